@@ -1,0 +1,1 @@
+"""Sounds on disk or from the built-in synthesiser -> packed clips -> batches."""

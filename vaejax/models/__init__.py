@@ -1,0 +1,1 @@
+"""Single-example encoders and decoders (Flax linen)."""
