@@ -1,0 +1,20 @@
+"""Half-second sounds at 16 kHz in seconds: first contact and tests."""
+
+from vaejax.config import Augment, Config, Data, Features, Model, Train
+
+
+def get_config() -> Config:
+    return Config(
+        data=Data(sample_rate=16_000, clip_seconds=0.5, synth_count=192),
+        features=Features(n_fft=512, hop_length=128),
+        augment=Augment(pitch_semitones=1.0),
+        model=Model(latent_dim=16, width=64, num_stages=2, ppca_clips=256),
+        train=Train(
+            num_steps=60,
+            batch_size=16,
+            warmup_steps=5,
+            ema_decay=0.9,
+            eval_every_steps=20,
+            save_every_steps=20,
+        ),
+    )

@@ -1,0 +1,489 @@
+import errno
+import hashlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import types
+
+import numpy as np
+import pytest
+import soundfile
+
+import vaejax.data
+from vaejax.data import corpus, files
+from vaejax.data.corpus import load_folder, load_synth, split, summary
+
+RATE = 8_000
+SETTINGS = {"sample_rate": RATE, "pack_samples": 1000, "trim_db": -60.0}
+
+
+def write(path, hz=440.0, seconds=0.1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(int(RATE * seconds)) / RATE
+    soundfile.write(os.fsencode(path), 0.5 * np.cos(2 * np.pi * hz * times), RATE, format="WAV")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "sounds"
+    for index, name in enumerate(("kick/a.wav", "kick/deep/b.wav", "snare/a.wav", "top.wav")):
+        write(root / name, hz=100 * (index + 1), seconds=0.05 * (index + 1))
+    (root / "kick/notes.txt").write_text("hello")
+    soundfile.write(root / "kick/silent.wav", np.zeros(100), RATE)
+    (root / "snare/empty.wav").touch()
+    return root
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(folder, **changes):
+        options = {"cache_dir": tmp_path / "cache", "progress": False, **SETTINGS, **changes}
+        return load_folder(folder, **options)
+
+    return load
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files decoded so far."""
+    names: list[str] = []
+    decode = files.decode
+
+    def record(path, **kwargs):
+        names.append(path.name)
+        return decode(path, **kwargs)
+
+    monkeypatch.setattr(files, "decode", record)
+    return names
+
+
+def cache_files(tmp_path):
+    (directory,) = (tmp_path / "cache").iterdir()
+    return sorted(path.name.partition("-")[0] for path in directory.iterdir())
+
+
+def assert_equal(left, right):
+    np.testing.assert_array_equal(left.clips, right.clips)
+    np.testing.assert_array_equal(left.lengths, right.lengths)
+    for name in ("names", "labels", "hashes", "rejected", "fingerprint", "source"):
+        assert getattr(left, name) == getattr(right, name)
+
+
+# What a folder becomes
+
+
+def test_every_usable_file_becomes_a_clip_with_its_folder_as_label(folder, load):
+    loaded = load(folder)
+    assert loaded.names == ["kick/a.wav", "kick/deep/b.wav", "snare/a.wav", "top.wav"]
+    assert loaded.labels == ["kick", "deep", "snare", "sounds"]
+    assert loaded.label_names == ["deep", "kick", "snare", "sounds"]
+    assert loaded.lengths.tolist() == [400, 800, 1200, 1600]
+    assert loaded.lengths.dtype == np.int32
+    assert loaded.source == str(folder)
+    assert loaded.sample_rate == RATE
+    assert loaded.factors == {}
+    assert len(loaded) == 4
+
+
+def test_clips_are_the_conditioned_files_and_hashes_are_of_their_bytes(folder, load):
+    loaded = load(folder)
+    assert isinstance(loaded.clips, np.memmap)
+    assert loaded.clips.dtype == np.int16
+    assert not loaded.clips.flags.writeable
+    for name, clip, digest in zip(loaded.names, loaded.clips, loaded.hashes, strict=True):
+        waveform = files.decode(folder / name, sample_rate=RATE)
+        pcm, _ = files.condition(waveform, sample_rate=RATE, trim_db=-60, num_samples=1000)
+        np.testing.assert_array_equal(clip, pcm)
+        content = (folder / name).read_bytes()
+        assert digest == hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def test_every_rejected_file_is_named_with_its_reason(folder, load):
+    assert load(folder).rejected == [
+        {"file": "kick/notes.txt", "reason": "not an audio file (.txt)"},
+        {"file": "kick/silent.wav", "reason": "all silence"},
+        {"file": "snare/empty.wav", "reason": "zero length (0 bytes)"},
+    ]
+
+
+def test_the_number_of_workers_changes_nothing(folder, load, tmp_path):
+    for index in range(30):
+        write(folder / f"more/{index}.wav", hz=50 + index)
+    one = load(folder, num_workers=1)
+    assert_equal(one, load(folder, num_workers=5, cache_dir=tmp_path / "other"))
+
+
+def test_same_stems_and_odd_names_are_all_kept(tmp_path, load):
+    names = ["a.aif", "a.wav", "line\nbreak.wav", "n" * 200 + ".wav", "ünï🎹 x.wav"]
+    try:
+        write(tmp_path / "odd" / os.fsdecode(b"\xff.wav"))
+        names.append(os.fsdecode(b"\xff.wav"))
+    except OSError:  # this file system insists on UTF-8
+        pass
+    for name in names:
+        write(tmp_path / "odd" / name)
+    assert load(tmp_path / "odd").names == sorted(names)
+    assert load(tmp_path / "odd").names == sorted(names)  # through the cache as well
+
+
+def test_a_folder_without_a_usable_file_loads_as_empty(tmp_path, load):
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk/x.wav").write_bytes(b"not audio")
+    for _ in range(2):
+        loaded = load(tmp_path / "junk")
+        assert len(loaded) == 0
+        assert loaded.clips.shape == (0, 1000)
+        assert len(loaded.rejected) == 1
+
+
+def test_a_file_that_disappears_after_the_scan_is_rejected(folder, load, monkeypatch):
+    find_files = files.find_files
+
+    def find_then_delete(path):
+        found = find_files(path)
+        (folder / "top.wav").unlink()
+        return found
+
+    monkeypatch.setattr(files, "find_files", find_then_delete)
+    loaded = load(folder)
+    assert "top.wav" not in loaded.names
+    assert loaded.rejected[-1]["file"] == "top.wav"
+    assert loaded.rejected[-1]["reason"].startswith("cannot be read (No such file")
+
+
+def test_the_progress_bar_goes_to_stderr_and_only_where_files_are_read(folder, load, capsys):
+    load(folder, progress=True)
+    first = capsys.readouterr()
+    assert first.out == ""
+    assert "Reading sounds: 100%" in first.err
+    load(folder, progress=True)
+    assert capsys.readouterr().err == ""
+
+
+# The cache
+
+
+def test_a_second_start_opens_no_sound(folder, load, monkeypatch):
+    first = load(folder)
+
+    def fail(*args, **kwargs):
+        raise AssertionError("a sound was opened")
+
+    monkeypatch.setattr(files, "decode", fail)
+    monkeypatch.setattr(files, "condition", fail)
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    assert_equal(load(folder), first)
+
+
+def test_only_changed_and_added_files_are_decoded_again(folder, load, decoded, tmp_path):
+    load(folder)
+    decoded.clear()
+    write(folder / "snare/a.wav", hz=999, seconds=0.07)
+    write(folder / "snare/new.wav", hz=77)
+    (folder / "kick/a.wav").unlink()
+    changed = load(folder)
+    assert sorted(decoded) == ["a.wav", "new.wav"]
+    assert changed.names == ["kick/deep/b.wav", "snare/a.wav", "snare/new.wav", "top.wav"]
+    assert_equal(changed, load(folder, cache_dir=tmp_path / "fresh"))
+    assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
+
+
+def test_a_change_of_time_alone_is_noticed(folder, load, decoded):
+    load(folder)
+    decoded.clear()
+    os.utime(folder / "top.wav", ns=(1, 1))
+    load(folder)
+    assert decoded == ["top.wav"]
+
+
+def test_a_new_file_that_is_no_sound_is_noticed_without_decoding(folder, load, decoded):
+    load(folder)
+    decoded.clear()
+    (folder / "cover.jpg").touch()
+    assert {"file": "cover.jpg", "reason": "not an audio file (.jpg)"} in load(folder).rejected
+    assert decoded == []
+
+
+def test_a_withheld_file_is_tried_again(folder, load, monkeypatch):
+    decode = files.decode
+
+    def withhold(path, **kwargs):
+        if path.name == "top.wav":
+            raise files.UnreadableFile("cannot be read (Permission denied)")
+        return decode(path, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "decode", withhold)
+        assert len(load(folder)) == 3
+    assert len(load(folder)) == 4
+
+
+def test_each_setting_has_a_pack_of_its_own(folder, load):
+    base = load(folder)
+    assert load(folder, pack_samples=500).clips.shape == (4, 500)
+    assert load(folder, sample_rate=16_000).lengths.tolist() == [800, 1600, 2400, 3200]
+    others = [load(folder, **{key: SETTINGS[key] * 2}) for key in SETTINGS]
+    assert len({item.fingerprint for item in [base, *others]}) == 4
+    assert_equal(load(folder), base)
+
+
+def test_the_fingerprint_follows_the_content_not_the_place(folder, load, tmp_path):
+    first = load(folder).fingerprint
+    moved = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder, moved)
+    assert load(moved).fingerprint == first
+    write(moved / "top.wav", hz=123)
+    assert load(moved).fingerprint != first
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+@pytest.mark.parametrize("pattern", ["clips-*", "index.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\x93NUMPY\x01\x00garbage"),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_text('{"pack": "x", "corpus": {"names": 3}}'),
+        lambda path: np.save(path.open("wb"), np.zeros((4, 999), np.int16)),
+    ],
+)
+def test_a_damaged_cache_is_rebuilt(folder, load, tmp_path, pattern, damage):
+    first = load(folder)
+    (path,) = (tmp_path / "cache").glob(f"*/{pattern}")
+    damage(path)
+    assert_equal(load(folder), load(folder, cache_dir=tmp_path / "fresh"))
+    assert load(folder).fingerprint == first.fingerprint
+    assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
+
+
+def test_an_interrupted_build_leaves_nothing_and_the_next_one_works(folder, load, tmp_path):
+    with pytest.MonkeyPatch.context() as patched:
+
+        def interrupt(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        patched.setattr(files, "condition", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            load(folder)
+    assert cache_files(tmp_path) == ["lock"]
+    assert len(load(folder)) == 4
+
+
+def test_remains_of_a_killed_build_are_removed(folder, load, tmp_path):
+    load(folder)
+    (directory,) = (tmp_path / "cache").iterdir()
+    (directory / "clips-0123.npy.tmp").write_bytes(b"half")
+    (directory / "clips-4567.npy").write_bytes(b"whole, but never named")
+    write(folder / "new.wav")
+    load(folder)
+    assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
+
+
+def test_threads_that_start_together_build_once(folder, load, decoded):
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(load(folder))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(decoded) == 6
+    for result in results[1:]:
+        assert_equal(result, results[0])
+
+
+def test_processes_that_start_together_agree(folder, load, tmp_path):
+    for index in range(40):
+        write(folder / f"more/{index}.wav", hz=50 + index)
+    program = (
+        "from vaejax.data.corpus import load_folder\n"
+        f"loaded = load_folder({str(folder)!r}, cache_dir={str(tmp_path / 'cache')!r},"
+        f" progress=False, **{SETTINGS!r})\n"
+        "print(loaded.fingerprint, int(loaded.clips.astype('i8').sum()))\n"
+    )
+    command = [sys.executable, "-c", program]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    outputs = {process.communicate(timeout=60)[0] for process in running}
+    loaded = load(folder)
+    assert outputs == {f"{loaded.fingerprint} {int(loaded.clips.astype('i8').sum())}\n"}
+    assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
+
+
+def test_a_full_disk_is_one_clear_error_and_the_old_cache_survives(
+    folder, load, tmp_path, monkeypatch
+):
+    before = load(folder)
+    write(folder / "new.wav")
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"^disk full: .* need 14,000 bytes .*data\.cache_dir$"):
+            load(folder)
+    assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
+    (folder / "new.wav").unlink()
+    assert_equal(load(folder), before)
+
+
+def test_too_little_space_is_noticed_before_anything_is_decoded(folder, load, decoded, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=11_999))
+    with pytest.raises(OSError, match=r"^disk full: the packed sounds need 12,000 bytes"):
+        load(folder)
+    assert decoded == []
+
+
+def test_a_cache_that_cannot_be_written_is_a_clear_error(folder, load, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    expected = r"^cannot write the cache in .*taken .*Not a directory.*--data\.cache_dir$"
+    with pytest.raises(OSError, match=expected):
+        load(folder, cache_dir=tmp_path / "taken")
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("VAEJAX_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert corpus.default_cache_dir() == tmp_path / ".cache/vaejax"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    assert str(corpus.default_cache_dir()) == "/x/vaejax"
+    monkeypatch.setenv("VAEJAX_CACHE", "/y")
+    assert str(corpus.default_cache_dir()) == "/y"
+
+
+# The built-in set
+
+
+@pytest.fixture
+def synth(monkeypatch):
+    """Stands in for the synthesiser; sound 2 is silent. `calls` counts the renderings."""
+
+    def render_set(*, seed, count, sample_rate, num_samples, batch_size=64):
+        fake.calls += 1
+        for start in range(0, count, 3):
+            indices = np.arange(start, min(start + 3, count))
+            level = np.where(indices == 2, 0, 0.5)[:, None].astype(np.float32)
+            phase = (indices[:, None] + 1 + seed) * np.arange(num_samples) / 20
+            factors = {"pitch": indices.astype(np.float32) / 3, "noise": np.zeros(len(indices))}
+            yield level * np.cos(phase).astype(np.float32), indices % 2, factors, indices
+
+    fake = types.SimpleNamespace(FAMILIES=("kick", "bell"), render_set=render_set, calls=0)
+    monkeypatch.setitem(sys.modules, "vaejax.data.synth", fake)
+    monkeypatch.setattr(vaejax.data, "synth", fake, raising=False)
+    return fake
+
+
+def test_the_built_in_set_is_packed_with_labels_and_factors(synth, tmp_path):
+    options = {"cache_dir": tmp_path, "progress": False, **SETTINGS}
+    loaded = load_synth(seed=0, count=5, **options)
+    assert loaded.names == ["kick/00000", "bell/00001", "bell/00003", "kick/00004"]
+    assert loaded.labels == ["kick", "bell", "bell", "kick"]
+    assert loaded.rejected == [{"file": "kick/00002", "reason": "all silence"}]
+    assert loaded.source == "synth"
+    assert sorted(loaded.factors) == ["noise", "pitch"]
+    assert loaded.factors["pitch"].dtype == np.float32
+    np.testing.assert_array_equal(
+        loaded.factors["pitch"], np.array([0, 1, 3, 4], np.float32) / np.float32(3)
+    )
+    assert (np.abs(loaded.clips.astype(int)).max(axis=1) == 32767).all()
+    digest = hashlib.blake2b(loaded.clips[1].tobytes(), digest_size=16).hexdigest()
+    assert loaded.hashes[1] == digest
+
+    again = load_synth(seed=0, count=5, **options)
+    assert synth.calls == 1
+    assert_equal(again, loaded)
+    np.testing.assert_array_equal(again.factors["pitch"], loaded.factors["pitch"])
+    assert load_synth(seed=1, count=5, **options).fingerprint != loaded.fingerprint
+    assert len(load_synth(seed=0, count=6, **options)) == 5
+    assert synth.calls == 3
+
+
+def test_the_synthesiser_is_called_as_it_is_written():
+    from vaejax.data import synth
+
+    assert all(isinstance(family, str) for family in synth.FAMILIES)
+    inspect.signature(synth.render_set).bind(seed=0, count=1, sample_rate=1, num_samples=1)
+
+
+# Dividing and recording
+
+
+def hashes_of(count, salt=0):
+    return [hashlib.blake2b(bytes([salt, i % 256, i // 256])).hexdigest() for i in range(count)]
+
+
+def test_split_holds_out_about_the_fraction():
+    held = split(hashes_of(5000), holdout_fraction=0.1)
+    assert held.dtype == bool
+    assert abs(held.mean() - 0.1) < 0.015
+
+
+def test_split_is_stable_when_files_are_added():
+    few, many = hashes_of(300), hashes_of(300)[::-1] + hashes_of(700, salt=1)
+    before = dict(zip(few, split(few, holdout_fraction=0.1), strict=True))
+    after = dict(zip(many, split(many, holdout_fraction=0.1), strict=True))
+    assert all(after[digest] == side for digest, side in before.items())
+
+
+def test_split_keeps_copies_together():
+    hashes = hashes_of(50) * 2
+    held = split(hashes, holdout_fraction=0.3)
+    np.testing.assert_array_equal(held[:50], held[50:])
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.1, 0.5])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_split_of_a_small_set_leaves_neither_side_empty(fraction, copies):
+    for salt in range(100):
+        hashes = hashes_of(4 // copies, salt=salt) * copies
+        held = split(hashes, holdout_fraction=fraction)
+        assert held.sum() >= 1
+        assert (~held).sum() >= corpus.MIN_TRAIN
+
+
+def test_split_names_what_is_missing():
+    rejected = [{"file": f"{i}.wav", "reason": "all silence"} for i in range(5)]
+    expected = (
+        r"^found 3 usable sounds in /music, need at least 4; 5 files were rejected "
+        r"\(0\.wav: all silence; 1\.wav: all silence; 2\.wav: all silence; \.\.\.\)$"
+    )
+    with pytest.raises(ValueError, match=expected):
+        split(hashes_of(3), holdout_fraction=0.1, source="/music", rejected=rejected)
+    with pytest.raises(ValueError, match=r"^found 0 usable sounds in the source, need at least 4$"):
+        split([], holdout_fraction=0.1)
+    with pytest.raises(ValueError, match="the 6 usable sounds in /music are copies of 1; need"):
+        split(hashes_of(1) * 6, holdout_fraction=0.1, source="/music")
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 0.51, float("nan")])
+def test_split_refuses_a_fraction_out_of_range(fraction):
+    with pytest.raises(ValueError, match=r"holdout_fraction=.* must be above 0 and at most 0\.5"):
+        split(hashes_of(10), holdout_fraction=fraction)
+
+
+def test_summary_lists_every_file_and_survives_json(folder, load):
+    loaded = load(folder)
+    held = split(loaded.hashes, holdout_fraction=0.25)
+    record = json.loads(json.dumps(summary(loaded, held_out=held)))
+    assert record["source"] == str(folder)
+    assert record["fingerprint"] == loaded.fingerprint
+    num_held = int(held.sum())
+    assert record["counts"] == {
+        "used": 4, "train": 4 - num_held, "held_out": num_held, "rejected": 3
+    }  # fmt: skip
+    assert record["labels"] == {"deep": 1, "kick": 1, "snare": 1, "sounds": 1}
+    assert [row["file"] for row in record["files"]] == loaded.names
+    assert record["files"][0]["label"] == "kick"
+    assert record["files"][0]["seconds"] == 0.05
+    assert [row["split"] == "held_out" for row in record["files"]] == held.tolist()
+    assert record["rejected"] == loaded.rejected

@@ -1,0 +1,270 @@
+"""Trains a variational autoencoder on a folder of sounds.
+
+    python train.py [--config configs/NAME.py] [--data FOLDER] [--workdir DIR] [--section.field X]
+
+The same command goes on with a run that was interrupted. Ctrl-C saves and stops.
+"""
+
+import json
+import math
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tqdm import tqdm
+
+from vaejax import cli
+from vaejax import config as configs
+from vaejax.config import Config
+
+DESCRIPTION = """Trains a variational autoencoder on a folder of sounds. The same command goes on with
+a run that was interrupted; Ctrl-C saves and stops. Exit codes: 0 done, 1 failed, 2 wrong usage, 130
+interrupted. Add --debug to see where an error arose."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of train.py."""
+
+    config: str = "configs/default.py"
+    """Preset: a file of `configs/`, whose values are the defaults below."""
+    workdir: Path | None = None
+    """Run folder; by default runs/ and the name of the preset."""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+def main(argv: list[str]) -> None:
+    """Parses the command line and trains."""
+    preset = cli.option(argv, "config") or "configs/default.py"
+    try:
+        default = Options(config=preset, settings=cli.load_preset(preset))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(cli.USAGE) from None
+    options = cli.parse(Options, default, argv, description=DESCRIPTION)
+    workdir = options.workdir or Path("runs") / Path(preset).stem
+    train(options.settings, workdir)
+
+
+def train(config: Config, workdir: Path) -> None:
+    """Runs or goes on with a run, from the folder of sounds to a fitted prior.
+
+    Raises:
+      ValueError: the config, the sounds or the run folder do not allow it.
+      FloatingPointError: the loss stopped being finite.
+      cli.Interrupted: stopped by a signal; everything is saved.
+    """
+    configs.check(config)
+    started = time.time()
+    workdir.mkdir(parents=True, exist_ok=True)
+    _check_resumable(config, workdir)
+    cli.use_compilation_cache(workdir)
+
+    # Imported here: --help and bad usage need none of it.
+    import jax
+    import numpy as np
+
+    from vaejax import checkpoint, diagnostics, evaluation, tensorboard, training
+    from vaejax.data import corpus, sounds
+
+    device = jax.devices()[0]
+    print(f"run folder {workdir} · {jax.device_count()} x {device.device_kind}", flush=True)
+
+    # Sounds.
+    dataset = sounds.load(config)
+    print(sounds.report(dataset), flush=True)
+    _check_same_sounds(dataset.corpus.fingerprint, workdir)
+    configs.save(config, workdir / "config.json")
+    listing = corpus.summary(dataset.corpus, held_out=dataset.held_out)
+    checkpoint.write_text(workdir / "data.json", json.dumps(listing, indent=1) + "\n")
+
+    # What is fitted before training.
+    if (workdir / "fitted.npz").exists():
+        fitted, embedding = checkpoint.load_fitted(workdir)
+    else:
+        begun = time.time()
+        fitted = training.fit(dataset, config)
+        embedding = evaluation.fit_embedding(dataset, config)
+        checkpoint.save_fitted(workdir, fitted, embedding)
+        print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
+
+    # State: new, or where the last run stopped.
+    checkpoints = checkpoint.Checkpoints(workdir)
+    restored = checkpoints.restore_last(config)
+    state, best_loss = restored or (training.create_state(config), math.inf)
+    step = int(state.step)
+    if step >= config.train.num_steps:
+        checkpoints.close()
+        print(
+            f"{workdir} is finished at step {step}; sample from it with `python sample.py "
+            f"--workdir {workdir}`, or go on with a larger --train.num_steps"
+        )
+        return
+    if restored:
+        print(f"resuming at step {step}", flush=True)
+    num_weights = sum(x.size for x in jax.tree.leaves(state.params))
+    print(f"{num_weights / 1e6:.2f} M trained weights", flush=True)
+
+    run_steps, steps_in = training.make_steps(config, dataset, fitted)
+    evaluate = evaluation.make_evaluate(config, dataset, fitted)
+    board = tensorboard.Board(workdir, config, step)
+    log = _open_log(workdir / "metrics.jsonl", step)
+    stop = _StopSignals()
+
+    def record(split: str, at: int, values: dict[str, float]) -> None:
+        log.write(json.dumps({"step": at, "split": split, **values}) + "\n")
+        log.flush()
+        board.scalars(split, at, values)
+
+    def measure(at: int) -> float:
+        """Evaluates, keeps the weights if they are the best so far, returns the best loss."""
+        values, kl_per_dim, pairs, draws = evaluate(state.ema)
+        record("held_out", at, values)
+        board.latent("held_out", at, kl_per_dim)
+        board.pairs(at, *pairs)
+        board.draws(at, draws)
+        held_out.update(values)
+        if values["loss"] < best_loss:
+            checkpoints.save_best(at, state.ema)
+        return min(best_loss, values["loss"])
+
+    held_out: dict[str, float] = {}
+    bar = tqdm(
+        total=config.train.num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
+    )
+    try:
+        if step == 0:
+            best_loss = measure(0)
+            first = dict(held_out)
+        pending: list[dict] = []
+        clock, pause = time.perf_counter(), 0.0
+        while step < config.train.num_steps:
+            state, metrics = run_steps(state, step)
+            pending.append(metrics)
+            step += steps_in
+            bar.update(steps_in)
+            is_last = step == config.train.num_steps
+
+            if step % config.train.log_every_steps == 0 or is_last:
+                mean = {k: np.mean([np.asarray(m[k]) for m in pending], 0) for k in pending[0]}
+                bad = int(state.first_bad_step)
+                if bad >= 0:
+                    raise FloatingPointError(
+                        f"the loss is not finite at step {bad}; the last good checkpoint is at "
+                        f"step {checkpoints.last.latest_step() or 0}; try a smaller "
+                        f"--train.learning_rate than {config.train.learning_rate:g}"
+                    )
+                now = time.perf_counter()
+                clips = len(pending) * steps_in * config.train.batch_size
+                values = tensorboard.summary(mean)
+                values["clips_per_second"] = clips / (now - clock - pause)
+                values["active_units"] = diagnostics.active_units(mean["mean_variance"])
+                clock, pause, pending = now, 0.0, []
+                record("train", step, values)
+                board.latent("train", step, mean["kl_per_dim"])
+                bar.set_postfix_str(_postfix(values, held_out))
+
+            begun = time.perf_counter()
+            if step % config.train.eval_every_steps == 0 or is_last:
+                best_loss = measure(step)
+                warning = diagnostics.collapse_warning(
+                    held_out["kl"], int(held_out["active_units"]), config.model.latent_dim
+                )
+                if warning:
+                    tqdm.write(f"warning: {warning}")
+            if step % config.train.save_every_steps == 0 or is_last:
+                checkpoints.save_last(state, best_loss)
+            pause += time.perf_counter() - begun
+            if stop.requested and not is_last:
+                if int(state.first_bad_step) < 0:
+                    checkpoints.save_last(state, best_loss)
+                break
+    finally:
+        bar.close()
+        board.close()
+        log.close()
+        checkpoints.wait()
+
+    # The prior belongs to the best weights, which need not be the last.
+    best_step, params = checkpoints.restore_best(config)
+    prior, posteriors = evaluation.fit_prior(params, fitted, dataset, config)
+    checkpoint.save_prior(workdir, prior, posteriors, best_step)
+    checkpoints.close()
+    if stop.requested and step < config.train.num_steps:
+        raise cli.Interrupted(f"interrupted at step {step}; saved; the same command goes on")
+    print(
+        f"held-out loss {best_loss:.6g} nats at step {best_step}"
+        + (f" (step 0: {first['loss']:.6g})" if restored is None else "")
+        + f", audio within {held_out['mel_l1_db']:.2f} dB (mel L1)"
+        + (f" (step 0: {first['mel_l1_db']:.2f})" if restored is None else "")
+        + f"; {time.time() - started:.0f} s in all"
+    )
+    print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
+
+
+class _StopSignals:
+    """SIGINT and SIGTERM ask the loop to stop after the step under way; a second one insists."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number, frame) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        tqdm.write("stopping after this step; once more to stop without saving", file=sys.stderr)
+
+
+def _check_resumable(config: Config, workdir: Path) -> None:
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    changed = configs.differences(configs.load(path), config)
+    fixed = {name: pair for name, pair in changed.items() if name not in configs.RESUMABLE}
+    if fixed:
+        listed = ", ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in fixed.items())
+        raise ValueError(
+            f"{workdir} holds a run with other settings ({listed}); "
+            "choose another --workdir, or the settings it began with"
+        )
+
+
+def _check_same_sounds(fingerprint: str, workdir: Path) -> None:
+    path = workdir / "data.json"
+    if path.exists() and (old := json.loads(path.read_text())["fingerprint"]) != fingerprint:
+        raise ValueError(
+            f"the sounds have changed since the run in {workdir} began (fingerprint was {old}, is "
+            f"{fingerprint}); choose another --workdir to train on them as they are now"
+        )
+
+
+def _open_log(path: Path, step: int):
+    """Opens metrics.jsonl for appending, without the lines beyond the step resumed at."""
+    kept = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            # A line that was cut off by a kill is beyond the checkpoint anyway.
+            try:
+                if json.loads(line)["step"] <= step and step > 0:
+                    kept.append(line + "\n")
+            except ValueError:
+                continue
+    path.write_text("".join(kept))
+    return path.open("a")
+
+
+def _postfix(values: dict[str, float], held_out: dict[str, float]) -> str:
+    return (
+        f"loss {values['loss']:.5g} recon {values['recon']:.5g} kl {values['kl']:.4g} "
+        f"held-out {held_out.get('loss', math.nan):.5g} {values['clips_per_second']:.0f} clips/s"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

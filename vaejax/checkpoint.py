@@ -1,0 +1,245 @@
+"""The run folder: what a run needs to go on and what a sound needs to be made, JSON and arrays.
+
+    config.json     the resolved config
+    data.json       sounds used and rejected, labels, split, fingerprint
+    fitted.npz      statistics, linear path, embedding of the training set
+    prior.npz       the fitted prior, and the step of the weights it was fitted for
+    checkpoints/    last/: the whole training state. best/: the averaged weights that did best on
+                    the held-out sounds. Both orbax, written asynchronously and renamed when whole
+    metrics.jsonl, tensorboard/, compilation_cache/
+
+Nothing in it is pickled, and loading it executes nothing.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vaejax import config as configs
+from vaejax import priors
+from vaejax.config import Config
+from vaejax.features import Statistics
+from vaejax.generate import Instrument
+from vaejax.metrics import Embedding
+from vaejax.models.linear import Linear
+from vaejax.priors import Mixture
+from vaejax.training import Fitted, TrainState, create_state
+
+FITTED_PARTS = {"statistics": Statistics, "linear": Linear, "embedding": Embedding}
+
+
+class Posteriors(NamedTuple):
+    """Where the training sounds lie in the latent, under the weights that are sampled from."""
+
+    rows: np.ndarray
+    """[num_clips], row of each in data.json's `files`."""
+    means: np.ndarray
+    """[num_clips, latent_dim]."""
+    variances: np.ndarray
+    """[num_clips, latent_dim]."""
+
+
+class Run(NamedTuple):
+    """A run as the sampler sees it."""
+
+    config: Config
+    instrument: Instrument
+    data: dict[str, Any]
+    """data.json; its `files` are {"file", "label", "seconds", "split"}."""
+    step: int
+    """Of the weights."""
+    posteriors: Posteriors | None
+    """None where the run was killed before they were stored; the prior is then N(0, I)."""
+    fingerprint: str
+    """Of config, data and step: equal fingerprints make equal sounds."""
+
+    @property
+    def has_fitted_prior(self) -> bool:
+        """Whether the prior is that of the aggregate posterior."""
+        return self.posteriors is not None
+
+
+class Checkpoints:
+    """The two series of checkpoints of a run folder."""
+
+    def __init__(self, workdir: Path):
+        """Opens or creates `workdir`/checkpoints."""
+        self.last = _manager(workdir / "checkpoints" / "last")
+        self.best = _manager(workdir / "checkpoints" / "best")
+
+    def save_last(self, state: TrainState, best_loss: float) -> None:
+        """Starts writing all that training needs to go on; returns before it is on disk."""
+        step = int(state.step)
+        if self.last.latest_step() == step:
+            return
+        self.last.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state._asdict()),
+                best=ocp.args.JsonSave({"loss": best_loss}),
+            ),
+        )
+
+    def save_best(self, step: int, ema) -> None:
+        """Starts writing the weights that sounds are made with."""
+        # A resumed run walks over steps that it had reached before it was killed.
+        for existing in self.best.all_steps():
+            if existing >= step:
+                self.best.delete(existing)
+        self.best.save(step, args=ocp.args.StandardSave({"params": ema}))
+
+    def restore_last(self, config: Config) -> tuple[TrainState, float] | None:
+        """The newest state and the best held-out loss until then; None in a new folder."""
+        step = self.last.latest_step()
+        if step is None:
+            return None
+        template = jax.eval_shape(lambda: create_state(config))
+        restored = self.last.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(template._asdict()), best=ocp.args.JsonRestore()
+            ),
+        )
+        # Copies: the step donates its state, and what orbax returns may be shared.
+        state = jax.tree.map(jnp.array, TrainState(**restored["state"]))
+        return state, float(restored["best"]["loss"])
+
+    def restore_best(self, config: Config) -> tuple[int, Any]:
+        """Step and averaged weights of the best checkpoint."""
+        step = self.best.latest_step()
+        assert step is not None
+        template = jax.eval_shape(lambda: create_state(config).ema)
+        restored = self.best.restore(step, args=ocp.args.StandardRestore({"params": template}))
+        return step, restored["params"]
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self.last.wait_until_finished()
+        self.best.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and ends the background threads."""
+        self.last.close()
+        self.best.close()
+
+
+def _manager(path: Path) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
+        path.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    _replace(path, lambda f: f.write(text.encode()))
+
+
+def _replace(path: Path, write) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            write(f)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    _replace(path, lambda f: np.savez(f, **{k: np.asarray(v) for k, v in arrays.items()}))
+
+
+def save_fitted(workdir: Path, fitted: Fitted, embedding: Embedding) -> None:
+    """Writes what was fitted before training."""
+    parts = {**fitted._asdict(), "embedding": embedding}
+    _save_arrays(
+        workdir / "fitted.npz",
+        {f"{part}.{k}": v for part, t in parts.items() for k, v in t._asdict().items()},
+    )
+
+
+def load_fitted(workdir: Path) -> tuple[Fitted, Embedding]:
+    """Reads what `save_fitted` wrote."""
+    with np.load(workdir / "fitted.npz", allow_pickle=False) as arrays:
+        parts = {
+            part: kind(**{k: jnp.asarray(arrays[f"{part}.{k}"]) for k in kind._fields})
+            for part, kind in FITTED_PARTS.items()
+        }
+    return Fitted(parts["statistics"], parts["linear"]), parts["embedding"]
+
+
+def save_prior(workdir: Path, prior: Mixture, posteriors: Posteriors, step: int) -> None:
+    """Writes the prior fitted for the best weights, of that step, and what it was fitted to."""
+    arrays = {f"posteriors.{k}": v for k, v in posteriors._asdict().items()}
+    _save_arrays(workdir / "prior.npz", {**prior._asdict(), **arrays, "step": step})
+
+
+def load_prior(workdir: Path, step: int) -> tuple[Mixture, Posteriors] | None:
+    """What was fitted for the weights of a step, or None."""
+    path = workdir / "prior.npz"
+    if not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as arrays:
+        if int(arrays["step"]) != step:
+            return None
+        prior = Mixture(*(jnp.asarray(arrays[k]) for k in Mixture._fields))
+        posteriors = Posteriors(*(arrays[f"posteriors.{k}"] for k in Posteriors._fields))
+    return prior, posteriors
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether there is anything to sample from."""
+    best = workdir / "checkpoints" / "best"
+    return best.is_dir() and any(p.name.isdigit() for p in best.iterdir())
+
+
+def load_run(workdir: str | os.PathLike) -> Run:
+    """Loads a run folder for sampling.
+
+    Raises:
+      FileNotFoundError: there is no run in it; names the command that makes one.
+      ValueError: it is of another version.
+    """
+    workdir = Path(workdir)
+    command = f"python train.py --workdir {workdir}"
+    if not (workdir / "config.json").exists():
+        raise FileNotFoundError(f"no run in {workdir}: train one first with `{command}`")
+    try:
+        config = configs.load(workdir / "config.json")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{workdir / 'config.json'} is of another version: {error}") from None
+    if not has_checkpoint(workdir):
+        raise FileNotFoundError(
+            f"the run in {workdir} has no checkpoint yet: let `{command}` reach its first "
+            "evaluation"
+        )
+    data = json.loads((workdir / "data.json").read_text())
+    fitted, embedding = load_fitted(workdir)
+    checkpoints = Checkpoints(workdir)
+    step, params = checkpoints.restore_best(config)
+    checkpoints.close()
+    loaded = load_prior(workdir, step)
+    prior, posteriors = loaded or (priors.standard(config.model.latent_dim), None)
+    identity = json.dumps([configs.to_dict(config), data["fingerprint"], step], sort_keys=True)
+    return Run(
+        config=config,
+        instrument=Instrument(
+            params=params,
+            fitted=fitted,
+            prior=prior,
+            embedding=embedding,
+        ),
+        data=data,
+        step=step,
+        posteriors=posteriors,
+        fingerprint=hashlib.blake2b(identity.encode(), digest_size=8).hexdigest(),
+    )

@@ -1,0 +1,135 @@
+"""The command line: a preset, any field of it overridden, and errors in one line."""
+
+import contextlib
+import difflib
+import importlib.util
+import io
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from vaejax.config import Config
+
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+PRESETS = Path(__file__).resolve().parents[1] / "configs"
+
+
+class Interrupted(Exception):
+    """The user asked to stop, and everything worth keeping was saved."""
+
+
+def load_preset(path: str | os.PathLike) -> Config:
+    """Runs a preset file and returns its `get_config()`.
+
+    Raises:
+      ValueError: no such file (lists the presets that exist), or it does not make a config.
+    """
+    path = Path(path)
+    candidates = [path, PRESETS / path.name, PRESETS / f"{path.name}.py"]
+    found = next((p for p in candidates if p.is_file()), None)
+    if found is None:
+        known = sorted(f"configs/{p.name}" for p in PRESETS.glob("*.py"))
+        close = difflib.get_close_matches(str(path), known, 1, 0.4)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"no preset {path}{hint} (known: {', '.join(known)})")
+    spec = importlib.util.spec_from_file_location(f"preset_{found.stem}", found)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"{found} has no function get_config()")
+    return module.get_config()
+
+
+def parse(kind: type, default: Any, argv: Sequence[str], *, description: str) -> Any:
+    """Parses options into a dataclass; on bad usage prints one line and exits with 2."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                kind,
+                args=list(argv),
+                default=default,
+                description=description,
+                config=(tyro.conf.FlagConversionOff,),
+                use_underscores=True,
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        print(f"error: {_one_line(errors.getvalue())}", file=sys.stderr)
+        raise SystemExit(USAGE) from None
+
+
+def option(argv: Sequence[str], name: str) -> str | None:
+    """The value of `--name VALUE` or `--name=VALUE`, before the options are parsed in full."""
+    for i, word in enumerate(argv):
+        if word == f"--{name}" and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def use_compilation_cache(workdir: Path) -> None:
+    """Keeps compiled programs in the run folder, unless $JAX_COMPILATION_CACHE_DIR says where.
+
+    A second start, and sampling after training, then compile next to nothing.
+    """
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _one_line(text: str) -> str:
+    """What tyro prints in a box, as a sentence."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    text = " ".join(lines[1:] if len(lines) > 1 else lines)
+    return re.sub(r"\s+", " ", text)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """Runs a script: exit code 0, 1 with one line, 2 for wrong usage, 130 when interrupted."""
+    argv = sys.argv[1:]
+    debug = "--debug" in argv or option(argv, "debug") == "True"
+    argv = [word for word in argv if word != "--debug"]
+    # Messages of libraries about their own workings are not for the people who run this.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main(argv)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except Interrupted as stop:
+        print(f"\n{stop}", file=sys.stderr)
+        code = INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, (ValueError, OSError)):
+            text = f"{type(error).__name__}: {text} (--debug shows where)"
+        print(f"error: {text}", file=sys.stderr)
+        code = FAILED
+    else:
+        code = DONE
+    sys.stdout.flush()
+    sys.stderr.flush()
+    raise SystemExit(code)

@@ -1,0 +1,363 @@
+"""Every setting of a run: frozen dataclasses, one default each, checked together.
+
+A preset in `configs/` is a `Config` that differs from these defaults in a few fields; the command
+line overrides any field (`--train.num_steps 500`). The resolved config is saved as JSON in the run
+folder, and `check` refuses combinations that cannot work before anything is decoded or compiled.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+Inversion = Literal["auto", "derivative", "peaks", "griffin_lim", "pghi"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which sounds, and how a file becomes a clip."""
+
+    source: Annotated[str, tyro.conf.arg(aliases=["--data"])] = "synth"
+    """Folder of sounds (any depth; the label of a sound is its folder's name), or `synth`, the
+    built-in synthesiser."""
+    sample_rate: int = 44_100
+    """Hz; files of another rate are resampled."""
+    clip_seconds: float = 1.0
+    """Seconds; longer sounds are cropped with a fade, shorter ones padded with silence."""
+    trim_db: float = -60.0
+    """dB below a sound's peak; what comes before the first sample above it is cut off."""
+    fade_ms: float = 10.0
+    """Milliseconds of fade-out where a sound is cut at the end of the clip."""
+    holdout_fraction: float = 0.1
+    """Share of the sounds (chosen by a hash of each file) that is never trained on."""
+    synth_count: int = 2048
+    """Sounds in the built-in set."""
+    synth_seed: int = 0
+    """Seed of the built-in set."""
+    cache_dir: str | None = None
+    """Folder for decoded sounds; by default $VAEJAX_CACHE, $XDG_CACHE_HOME/vaejax or
+    ~/.cache/vaejax."""
+    num_workers: int | None = None
+    """Threads that decode files; by default one per core."""
+    device_budget_mb: int = 2048
+    """Megabytes of int16 clips that may live on the device; a larger set stays in host memory and
+    is sent batch by batch."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in a clip."""
+        return round(self.clip_seconds * self.sample_rate)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the model sees: the power-compressed STFT magnitude."""
+
+    n_fft: int = 2048
+    """Samples in an STFT window (Hann) and in its transform."""
+    hop_length: int = 512
+    """Samples between STFT frames."""
+    exponent: float = 0.3
+    """The model sees magnitude ** exponent. Decibels look better before the inversion and sound
+    worse after it: averages in dB fill the gaps between partials."""
+
+    @property
+    def num_bins(self) -> int:
+        """Frequency bins."""
+        return self.n_fft // 2 + 1
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of a training sound, drawn anew at each visit."""
+
+    gain_db: float = 1.0
+    """dB; the level of a clip is lowered by a uniform draw from [0, gain_db]."""
+    shift_ms: float = 1.0
+    """Milliseconds; the start of a clip is delayed by a uniform draw from [0, shift_ms]."""
+    pitch_semitones: float = 2.0
+    """Semitones; the clip is resampled by a uniform draw from [-this, this], which moves its pitch
+    (and the pitch label) and its length."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Residual 1-D convolutions over time around a linear path that starts as probabilistic PCA."""
+
+    latent_dim: int = 64
+    """Dimensions of z."""
+    width: int = 384
+    """Channels of the convolutions."""
+    num_stages: int = 3
+    """Times that the encoder halves (and the decoder doubles) the number of frames."""
+    num_blocks: int = 1
+    """Residual blocks per stage."""
+    kernel_size: int = 3
+    """Frames that a convolution sees."""
+    ppca_clips: int = 1536
+    """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
+    linear path out."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the convolutions; weights and losses stay float32. bfloat16 pays on GPU and
+    TPU."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Weights of the terms of the negative ELBO."""
+
+    beta: float = 1.0
+    """Weight of the KL term; 1 is the evidence lower bound."""
+    beta_warmup_steps: int = 0
+    """Steps over which the weight grows from 0 to beta."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """The loop."""
+
+    num_steps: int = 500
+    """Steps in all; a finished run goes on when this is raised."""
+    batch_size: int = 32
+    """Clips per step; may exceed the number of clips."""
+    seed: int = 0
+    """Seed of the weights, of the order of the clips and of every random draw."""
+    steps_per_dispatch: int = 1
+    """Steps in one compiled call (`lax.scan`); pays where a step is short beside its dispatch."""
+    learning_rate: float = 1e-3
+    """Peak of the schedule."""
+    warmup_steps: int = 20
+    """Steps of linear warm-up."""
+    final_learning_rate: float = 0.02
+    """Share of the peak that the cosine decay ends at."""
+    weight_decay: float = 0.0
+    """Of AdamW, per unit of learning rate."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient, in nats per feature value."""
+    ema_decay: float = 0.98
+    """Per step; the averaged weights are the ones that are evaluated and sampled from."""
+    log_every_steps: int = 10
+    """Steps between lines of metrics."""
+    eval_every_steps: int = 100
+    """Steps between measurements on the held-out sounds."""
+    save_every_steps: int = 100
+    """Steps between checkpoints: what a lost connection costs at most."""
+    eval_clips: int = 256
+    """Held-out sounds measured at an evaluation, at most."""
+    board_clips: int = 4
+    """Held-out sounds drawn and played in TensorBoard at an evaluation."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The density that new latents are drawn from, fitted to the aggregate posterior."""
+
+    max_components: int = 16
+    """Components of the Gaussian mixture, at most; the number is chosen by held-out likelihood."""
+    max_clips: int = 4096
+    """Training sounds that it is fitted on, at most."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """From the model's output to a sound."""
+
+    inversion: Inversion = "auto"
+    """Phase recovery: `auto` picks start and iterations from n_fft and hop_length."""
+    iterations: int | None = None
+    """Griffin-Lim iterations after the start; by default what `inversion` asks for."""
+    peak_db: float = -1.0
+    """dB below full scale; every sound is scaled to this peak."""
+    fade_out_ms: float = 5.0
+    """Milliseconds of fade at the end of every sound, so that none ends in a click."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    data: Data = field(default_factory=Data)
+    features: Features = field(default_factory=Features)
+    augment: Augment = field(default_factory=Augment)
+    model: Model = field(default_factory=Model)
+    objective: Objective = field(default_factory=Objective)
+    train: Train = field(default_factory=Train)
+    prior: Prior = field(default_factory=Prior)
+    sound: Sound = field(default_factory=Sound)
+
+    @property
+    def num_frames(self) -> int:
+        """STFT frames in a clip (centred frames)."""
+        return 1 + self.data.num_samples // self.features.hop_length
+
+    @property
+    def pack_samples(self) -> int:
+        """Samples kept of each sound: a clip, and what raising its pitch reads beyond it."""
+        stretch = 2.0 ** (self.augment.pitch_semitones / 12.0)
+        # 8 samples more for the taps of the interpolation.
+        return int(self.data.num_samples * stretch) + 8 if stretch > 1 else self.data.num_samples
+
+
+# A checkpoint goes on under another value of these, because nothing learnt depends on them.
+RESUMABLE = frozenset(
+    {
+        "data.cache_dir",
+        "data.num_workers",
+        "data.device_budget_mb",
+        "train.num_steps",
+        "train.log_every_steps",
+        "train.eval_every_steps",
+        "train.save_every_steps",
+        "train.eval_clips",
+        "train.board_clips",
+        "sound.inversion",
+        "sound.iterations",
+        "sound.peak_db",
+        "sound.fade_out_ms",
+    }
+)
+
+
+def check(config: Config) -> None:
+    """Refuses a config that cannot work.
+
+    Raises:
+      ValueError: names the fields, their values and a value that would do.
+    """
+    data, features, model, train = config.data, config.features, config.model, config.train
+
+    def require(holds: bool, message: str) -> None:
+        if not holds:
+            raise ValueError(message)
+
+    for name in (
+        "data.sample_rate data.clip_seconds data.synth_count data.device_budget_mb "
+        "features.n_fft features.hop_length features.exponent model.latent_dim model.width "
+        "model.num_blocks model.kernel_size train.num_steps train.batch_size "
+        "train.steps_per_dispatch train.learning_rate train.clip_norm train.log_every_steps "
+        "train.eval_every_steps train.save_every_steps train.eval_clips prior.max_components "
+        "prior.max_clips"
+    ).split():
+        value = get(config, name)
+        require(value > 0, f"{name}={value} must be greater than 0")
+    for name in (
+        "data.fade_ms augment.gain_db augment.shift_ms augment.pitch_semitones model.num_stages "
+        "model.ppca_clips objective.beta objective.beta_warmup_steps train.seed train.warmup_steps "
+        "train.weight_decay train.board_clips sound.fade_out_ms data.synth_seed"
+    ).split():
+        value = get(config, name)
+        require(value >= 0, f"{name}={value} must not be negative")
+
+    require(
+        0 < data.holdout_fraction <= 0.5,
+        f"data.holdout_fraction={data.holdout_fraction} must lie in (0, 0.5]",
+    )
+    require(data.trim_db < 0, f"data.trim_db={data.trim_db} must be negative (dB below the peak)")
+    require(0 <= train.ema_decay < 1, f"train.ema_decay={train.ema_decay} must lie in [0, 1)")
+    require(
+        0 <= train.final_learning_rate <= 1,
+        f"train.final_learning_rate={train.final_learning_rate} is a share of the peak, in [0, 1]",
+    )
+    require(
+        config.sound.peak_db <= 0,
+        f"sound.peak_db={config.sound.peak_db} must be at most 0 (dB below full scale)",
+    )
+    require(features.n_fft % 2 == 0, f"features.n_fft={features.n_fft} must be even")
+    require(
+        2 * features.hop_length <= features.n_fft,
+        f"features.hop_length={features.hop_length} is more than half of features.n_fft="
+        f"{features.n_fft}: Hann windows would not overlap enough to rebuild the sound; "
+        f"try {features.n_fft // 4}",
+    )
+    require(
+        data.num_samples >= features.n_fft,
+        f"a clip of data.clip_seconds={data.clip_seconds} at {data.sample_rate} Hz has "
+        f"{data.num_samples} samples, fewer than features.n_fft={features.n_fft}; try "
+        f"--data.clip_seconds {features.n_fft / data.sample_rate:.3f} or more, or a smaller n_fft",
+    )
+    stride = 2**model.num_stages
+    require(
+        config.num_frames >= 2 * stride,
+        f"model.num_stages={model.num_stages} halves the frames {model.num_stages} times, but a "
+        f"clip has {config.num_frames} frames; at least {2 * stride} are needed: a clip of "
+        f"{(2 * stride - 1) * features.hop_length / data.sample_rate:.3f} s or more, or "
+        f"num_stages {max(0, (config.num_frames // 2).bit_length() - 1)}",
+    )
+    require(model.kernel_size % 2 == 1, f"model.kernel_size={model.kernel_size} must be odd")
+    values = config.num_frames * features.num_bins
+    require(
+        model.latent_dim < values,
+        f"model.latent_dim={model.latent_dim} must be smaller than the {values} feature values",
+    )
+    require(
+        model.ppca_clips == 0 or model.ppca_clips > model.latent_dim,
+        f"model.ppca_clips={model.ppca_clips} must exceed model.latent_dim={model.latent_dim}: "
+        f"try {4 * model.latent_dim}",
+    )
+    for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):
+        value = getattr(train, name)
+        require(
+            value % train.steps_per_dispatch == 0,
+            f"train.{name}={value} must be a multiple of train.steps_per_dispatch="
+            f"{train.steps_per_dispatch}; try "
+            f"{-(-value // train.steps_per_dispatch) * train.steps_per_dispatch}",
+        )
+    require(
+        train.num_steps * train.batch_size < 2**32,
+        f"train.num_steps={train.num_steps} x train.batch_size={train.batch_size} must stay below "
+        "2^32 clips",
+    )
+
+
+def get(config: Config, name: str) -> Any:
+    """The value of a dotted field name, such as `train.num_steps`."""
+    section, key = name.split(".")
+    return getattr(getattr(config, section), key)
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    """The config as nested plain values."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, dict[str, Any]]) -> Config:
+    """The inverse of `to_dict`.
+
+    Raises:
+      ValueError: names a section or field that this version does not know.
+    """
+    default = Config()
+    known = to_dict(default)
+    unknown = [name for name in values if name not in known]
+    unknown += [f"{name}.{key}" for name in known for key in values.get(name, {}) if key not in known[name]]
+    if unknown:
+        raise ValueError(f"unknown settings: {', '.join(unknown)}")
+    sections = {
+        name: dataclasses.replace(getattr(default, name), **section)
+        for name, section in values.items()
+    }
+    return dataclasses.replace(default, **sections)
+
+
+def load(path: Path) -> Config:
+    """Reads a config saved by `save`."""
+    return from_dict(json.loads(path.read_text()))
+
+
+def save(config: Config, path: Path) -> None:
+    """Writes the config as JSON."""
+    path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Dotted field name -> (old, new) for every field that differs."""
+    a, b = to_dict(old), to_dict(new)
+    return {
+        f"{section}.{key}": (a[section][key], b[section][key])
+        for section in a
+        for key in a[section]
+        if a[section][key] != b[section][key]
+    }

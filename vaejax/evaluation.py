@@ -1,0 +1,149 @@
+"""Measurements on the held-out sounds, and what is fitted to a whole set with given weights."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax import diagnostics, generate, metrics, priors, training
+from vaejax.checkpoint import Posteriors
+from vaejax.config import Config
+from vaejax.data.sounds import Sounds
+from vaejax.metrics import Embedding
+from vaejax.priors import Mixture
+from vaejax.training import Fitted
+
+BATCH = 32
+# Held-out sounds that are inverted and compared as audio at every evaluation.
+AUDIO_CLIPS = 32
+NUM_DRAWS = 4
+
+
+def over_rows(function: Callable, sounds: Sounds, rows: np.ndarray) -> Any:
+    """Applies a compiled function to clips in batches of one shape.
+
+    Args:
+      function: (clips [BATCH, pack_samples], lengths [BATCH], rows [BATCH]) -> a tree of arrays
+        with a leading batch axis.
+      rows: of the clips.
+
+    Returns:
+      The same tree in NumPy, [len(rows), ...].
+    """
+    results = []
+    for start in range(0, len(rows), BATCH):
+        chosen = rows[start : start + BATCH]
+        filled = np.resize(chosen, BATCH)  # the last batch repeats its rows
+        out = function(*sounds.read(filled), filled.astype(np.int32))
+        results.append(jax.tree.map(lambda a, n=len(chosen): np.asarray(a)[:n], out))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+
+
+def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
+    """Compiles the evaluation of a set of weights.
+
+    Returns:
+      evaluate(params) -> (values, kl_per_dim, pairs, draws). values: loss, recon, kl in nats per
+      sound, active_units, and mel_l1_db and lsd_db of the audio after inversion; kl_per_dim
+      [latent_dim]; pairs: the same few sounds and their reconstructions, [num, num_samples] each;
+      draws: a few new sounds [num, num_samples], from a Gaussian fitted to the held-out posteriors.
+    """
+    rows = sounds.held_out_rows[: config.train.eval_clips]
+    audio_rows = rows[:AUDIO_CLIPS]
+    sample_rate = config.data.sample_rate
+
+    @jax.jit
+    def terms(params, fitted, clips, lengths, rows):
+        return training.eval_step(params, fitted, clips, lengths, rows, config=config)
+
+    @jax.jit
+    def rebuild(params, fitted, clips, lengths, rows):
+        def one(pcm, length):
+            before = training.raw_clip(pcm, length, config)
+            mean, _ = generate.encode(params, fitted, before, config=config)
+            after, _ = generate.decode(params, fitted, mean, config=config)
+            return {
+                "input": before,
+                "output": metrics.match_energy(after, before),
+                "mel_l1_db": metrics.mel_l1_db(before, after, sample_rate=sample_rate),
+                "lsd_db": metrics.lsd_db(before, after),
+            }
+
+        return jax.lax.map(lambda x: one(*x), (clips, lengths), batch_size=8)
+
+    @jax.jit
+    def draw(params, fitted, prior, keys):
+        def one(key):
+            z, _ = priors.draw(key, prior, temperature=1.0)
+            return generate.decode(params, fitted, z, config=config)[0]
+
+        return jax.vmap(one)(keys)
+
+    def evaluate(params):
+        measured = over_rows(partial(terms, params, fitted), sounds, rows)
+        rebuilt = over_rows(partial(rebuild, params, fitted), sounds, audio_rows)
+        recon, kl = measured["recon"].mean(), measured["kl"].mean()
+        values = {
+            "loss": float(recon + config.objective.beta * kl),
+            "recon": float(recon),
+            "kl": float(kl),
+            "active_units": diagnostics.active_units(measured["mean"].var(0)),
+            "mel_l1_db": float(rebuilt["mel_l1_db"].mean()),
+            "lsd_db": float(rebuilt["lsd_db"].mean()),
+        }
+        few = config.train.board_clips
+        pairs = rebuilt["input"][:few], rebuilt["output"][:few]
+        means, variances = measured["mean"], np.exp(measured["logvar"])
+        prior = priors.fit(means, variances, means, max_components=1, seed=0)
+        keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
+        return values, measured["kl_per_dim"].mean(0), pairs, draw(params, fitted, prior, keys)
+
+    return evaluate
+
+
+def fit_embedding(sounds: Sounds, config: Config) -> Embedding:
+    """Fits the space in which sounds are compared to the training set."""
+
+    @jax.jit
+    def pooled(clips, lengths, rows):
+        def one(pcm, length):
+            waveform = training.raw_clip(pcm, length, config)
+            return metrics.pooled_log_mel(waveform, sample_rate=config.data.sample_rate)
+
+        return jax.vmap(one)(clips, lengths)
+
+    return metrics.fit_embedding(over_rows(pooled, sounds, sounds.train_rows))
+
+
+def fit_prior(
+    params, fitted: Fitted, sounds: Sounds, config: Config
+) -> tuple[Mixture, Posteriors]:
+    """Fits the prior to the posteriors of the training sounds under given weights."""
+
+    @jax.jit
+    def posterior(params, fitted, clips, lengths, rows):
+        def one(pcm, length):
+            waveform = training.raw_clip(pcm, length, config)
+            mean, logvar = generate.encode(params, fitted, waveform, config=config)
+            return mean, jnp.exp(logvar)
+
+        return jax.vmap(one)(clips, lengths)
+
+    encode = partial(posterior, params, fitted)
+    rows = sounds.train_rows
+    if len(rows) > config.prior.max_clips:
+        rng = np.random.default_rng(config.train.seed)
+        rows = np.sort(rng.choice(rows, config.prior.max_clips, replace=False))
+    means, variances = over_rows(encode, sounds, rows)
+    held_out_means, _ = over_rows(encode, sounds, sounds.held_out_rows)
+    prior = priors.fit(
+        means,
+        variances,
+        held_out_means,
+        max_components=config.prior.max_components,
+        seed=config.train.seed,
+    )
+    return prior, Posteriors(rows, means, variances)

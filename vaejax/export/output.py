@@ -1,0 +1,185 @@
+"""Writes the sounds of a plan: files, manifest, latents, contact sheet, with flat memory.
+
+The device makes batch n + 1 while threads write batch n.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from vaejax import generate
+from vaejax.checkpoint import Run
+from vaejax.export.sheet import SheetWriter
+from vaejax.export.wav import (
+    LATENTS,
+    MANIFEST,
+    PARTIAL_PREFIX,
+    SoundWriter,
+    explain_write_error,
+    prepare_folder,
+)
+from vaejax.latents import Plan
+from vaejax.signal import phase
+
+DEFAULT_BATCH = {"cpu": 32}
+DEFAULT_BATCH_ACCELERATOR = 512
+
+
+class Made(NamedTuple):
+    """What was written."""
+
+    num: int
+    sounds_per_second: float
+    """From the first draw after compilation to the last byte."""
+
+
+def write_sounds(
+    run: Run,
+    plan: Plan,
+    *,
+    out: Path,
+    overwrite: bool,
+    suffix: str,
+    subtype: str,
+    batch_size: int | None,
+    title: str,
+) -> Made:
+    """Makes and writes every sound of a plan.
+
+    Raises:
+      OSError: the folder is taken or cannot be written. What is complete is kept, with a manifest
+        of just that.
+    """
+    config = run.config
+    files = [f"{plan.stems(i)}.{suffix}" for i in range(plan.num)] if plan.sources else None
+    first = [f"{plan.stems(i)}.{suffix}" for i in range(min(plan.num, 1000))]
+    prepare_folder(out, overwrite=overwrite, names=files or first)
+    for folder in {os.path.dirname(name) for name in files or first} - {""}:
+        (out / folder).mkdir(parents=True, exist_ok=True)
+
+    chunk = generate.chunk_size()
+    default = DEFAULT_BATCH.get(jax.default_backend(), DEFAULT_BATCH_ACCELERATOR)
+    batch_size = -(-(batch_size or min(default, plan.num)) // chunk) * chunk
+    train_files = [row["file"] for row in run.data["files"] if row["split"] == "train"]
+    method, iterations = config.sound.inversion, config.sound.iterations
+    chosen = phase.choose(config.features.n_fft, config.features.hop_length)
+    about = {
+        **plan.about,
+        "inversion": chosen[0] if method == "auto" else method,
+        "iterations": chosen[1] if iterations is None else iterations,
+        "sample_rate": config.data.sample_rate,
+        "subtype": subtype,
+        "run": run.fingerprint,
+        "step": run.step,
+    }
+
+    def row(i: int, batch: dict[str, np.ndarray], j: int) -> dict[str, Any]:
+        extra = {} if plan.sources is None else {"source": plan.sources[i]}
+        return {
+            "index": i,
+            "file": f"{plan.stems(i)}.{suffix}",
+            "latent_row": i,
+            **extra,
+            **about,
+            "peak": round(float(batch["peak"][j]), 6),
+            "rms_db": round(float(batch["rms_db"][j]), 3),
+            "spectral_convergence": round(float(batch["spectral_convergence_db"][j]), 3),
+            "nearest_file": train_files[int(batch["nearest"][j])],
+            "novelty": round(float(batch["novelty"][j]), 4),
+        }
+
+    latents_path = out / f"{PARTIAL_PREFIX}{LATENTS}"
+    done, started, after_first = 0, time.perf_counter(), 0.0
+    try:
+        latents = np.lib.format.open_memmap(
+            latents_path, "w+", np.float32, (plan.num, config.model.latent_dim)
+        )
+        with (
+            open(out / MANIFEST, "w", encoding="utf-8") as manifest,
+            SheetWriter(out, title=title, sample_rate=config.data.sample_rate) as sheet,
+            SoundWriter(config.data.sample_rate, subtype=subtype) as writer,
+            tqdm(total=plan.num, unit="sound", dynamic_ncols=True) as bar,
+        ):
+            for start, batch in _batches(run, plan, subtype=subtype, batch_size=batch_size):
+                count = min(batch_size, plan.num - start)
+                rows = [row(start + j, batch, j) for j in range(count)]
+                for j in range(count):
+                    writer.submit(out / rows[j]["file"], batch["samples"][j])
+                latents[start : start + count] = batch["z"][:count]
+                manifest.writelines(json.dumps(r) + "\n" for r in rows)
+                shown = [
+                    {**r, "map": place.tolist()}
+                    for r, place in zip(rows, batch["map"], strict=False)
+                ]
+                sheet.add(shown, batch["thumbnail"][:count], batch["outline"][:count])
+                done += count
+                bar.update(count)
+                if start == 0:
+                    after_first = time.perf_counter()
+        latents.flush()
+        os.replace(latents_path, out / LATENTS)
+    except BaseException as error:
+        latents_path.unlink(missing_ok=True)
+        _keep_complete(out)
+        if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
+            raise explain_write_error(out / MANIFEST, error) from error
+        raise
+    seconds = time.perf_counter() - (after_first if done > batch_size else started)
+    return Made(done, (done - batch_size if done > batch_size else done) / seconds)
+
+
+def _batches(
+    run: Run, plan: Plan, *, subtype: str, batch_size: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """(first index, outputs on the host), one batch ahead of the caller on the device."""
+    if plan.prior is not None:
+        instrument = run.instrument._replace(prior=plan.prior)
+        program = generate.make_generator(run.config, subtype)
+        key = jax.random.key(plan.seed)
+        temperature = jnp.asarray(plan.temperature, jnp.float32)
+
+        def dispatch(start: int):
+            indices = np.arange(start, start + batch_size, dtype=np.uint32)
+            return program(instrument, key, indices, temperature)
+
+    else:
+        assert plan.latents is not None
+        given = plan.latents
+        decoder = generate.make_decoder(run.config, subtype)
+
+        def dispatch(start: int):
+            rows = given[start : start + batch_size]
+            filled = np.pad(rows, ((0, batch_size - len(rows)), (0, 0)))
+            return decoder(run.instrument, filled)
+
+    ahead = dispatch(0)
+    for start in range(0, plan.num, batch_size):
+        current = ahead
+        if start + batch_size < plan.num:
+            ahead = dispatch(start + batch_size)
+        yield start, jax.tree.map(np.asarray, current)
+
+
+def _keep_complete(out: Path) -> None:
+    """After a failure: drops the lines of the manifest whose file was never finished."""
+    path = out / MANIFEST
+    try:
+        lines = path.read_text("utf-8").splitlines(keepends=True)
+        whole = []
+        for line in lines:
+            try:
+                if (out / json.loads(line)["file"]).exists():
+                    whole.append(line)
+            except ValueError:
+                continue
+        path.write_text("".join(whole), "utf-8")
+    except OSError:
+        pass

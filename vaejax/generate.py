@@ -1,0 +1,210 @@
+"""key -> z -> decoder -> phase recovery -> PCM, one sound at a time, as one compiled program.
+
+Sound i of a run is a function of (weights, seed, i): its key is fold_in(key(seed), i).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vaejax import features, metrics, picture, priors
+from vaejax.config import Config
+from vaejax.metrics import Embedding
+from vaejax.models import create_model
+from vaejax.priors import Mixture
+from vaejax.signal import phase
+from vaejax.signal.stft import stft
+from vaejax.training import Fitted, spectrogram_of
+
+THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH = 48, 64
+THUMBNAIL_FLOOR_DB = -80.0
+# Grey levels; 64 are as many as the eye tells apart at this size.
+THUMBNAIL_LEVELS = 64
+OUTLINE_WIDTH = 64
+
+# A device works on this many sounds at a time, whatever the batch size: matrix products of another
+# shape may round differently, and sound i must not depend on how many are asked for.
+CHUNK = {"cpu": 16}
+CHUNK_ACCELERATOR = 128
+
+
+class Instrument(NamedTuple):
+    """All arrays that a sound needs."""
+
+    params: Any
+    """The averaged weights."""
+    fitted: Fitted
+    prior: Mixture
+    embedding: Embedding
+
+
+def encode(params, fitted: Fitted, waveform, *, config: Config):
+    """Posterior mean and logvar, [latent_dim] each, of a clip [num_samples]."""
+    x = spectrogram_of(waveform, fitted.statistics, config)
+    return create_model(config).apply({"params": params}, x, fitted.linear, method="encode")
+
+
+def decode(params, fitted: Fitted, z, *, config: Config):
+    """The sound that a latent stands for.
+
+    Args:
+      z: [latent_dim].
+
+    Returns:
+      waveform: [num_samples] float32, ready for a file: peak at sound.peak_db, faded at the end.
+      spectral_convergence_db: [], how well the phase recovery met the decoder's magnitudes.
+    """
+    x = create_model(config).apply({"params": params}, z, fitted.linear, method="decode")
+    magnitude = features.magnitude(
+        x, fitted.statistics, n_fft=config.features.n_fft, exponent=config.features.exponent
+    )
+    sizes = {"n_fft": config.features.n_fft, "hop_length": config.features.hop_length}
+    waveform = phase.invert(
+        magnitude,
+        method=config.sound.inversion,
+        num_iters=config.sound.iterations,
+        length=config.data.num_samples,
+        **sizes,
+    )
+    convergence = phase.spectral_convergence_db(waveform, magnitude, **sizes)
+    return finish(waveform, config), convergence
+
+
+def finish(waveform, config: Config):
+    """Fades the end of a waveform [num_samples] to zero and scales its peak; silence stays so."""
+    fade = min(
+        round(config.sound.fade_out_ms * 1e-3 * config.data.sample_rate), waveform.shape[0]
+    )
+    if fade > 0:
+        ramp = 0.5 * (1 + jnp.cos(jnp.pi * jnp.arange(1, fade + 1) / fade))
+        waveform = waveform * jnp.concatenate([jnp.ones(waveform.shape[0] - fade), ramp])
+    peak = jnp.max(jnp.abs(waveform))
+    # Below -200 dB there is nothing to bring up but rounding errors.
+    gain = jnp.where(peak > 1e-10, 10 ** (config.sound.peak_db / 20) / jnp.maximum(peak, 1e-10), 0)
+    return waveform * gain
+
+
+def describe(waveform, embedding: Embedding, *, config: Config):
+    """What the manifest and the contact sheet say of a sound [num_samples].
+
+    Returns:
+      peak: [] of full scale. rms_db: [] dB of full scale. nearest: [] int32, row of the nearest
+      training sound. novelty: [], its distance over the median distance between neighbours in the
+      training set. map: [2], its place in the plane in which training sounds differ most.
+      thumbnail: [THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH] uint8, low frequencies last. outline:
+      [OUTLINE_WIDTH] uint8, the magnitude of the waveform over time.
+    """
+    sample_rate = config.data.sample_rate
+    point = metrics.embed(waveform, embedding, sample_rate=sample_rate)
+    row, novelty = metrics.nearest(point, embedding)
+    return {
+        "peak": jnp.max(jnp.abs(waveform)),
+        "rms_db": 10 * jnp.log10(jnp.maximum(jnp.mean(waveform**2), 1e-20)),
+        "nearest": row,
+        "novelty": novelty,
+        "map": point[:2],
+        "thumbnail": thumbnail(waveform, config=config),
+        "outline": outline(waveform),
+    }
+
+
+def thumbnail(waveform, *, config: Config):
+    """A small grey spectrogram of a clip [num_samples], low frequencies in the last row."""
+    n_fft, hop_length = config.features.n_fft, config.features.hop_length
+    spectrum = jnp.abs(stft(waveform, n_fft=n_fft, hop_length=hop_length)) * (4.0 / n_fft)
+    level = 20 * jnp.log10(jnp.maximum(spectrum, 10 ** (THUMBNAIL_FLOOR_DB / 20)))
+    rows = picture.frequency_weights(
+        config.features.num_bins, THUMBNAIL_HEIGHT, sample_rate=config.data.sample_rate
+    )
+    columns = picture.time_weights(level.shape[0], THUMBNAIL_WIDTH)
+    small = (jnp.asarray(columns) @ level @ jnp.asarray(rows)).T[::-1]
+    level = jnp.round(jnp.clip(1 - small / THUMBNAIL_FLOOR_DB, 0, 1) * (THUMBNAIL_LEVELS - 1))
+    return (level * (256 // THUMBNAIL_LEVELS)).astype(jnp.uint8)
+
+
+def outline(waveform):
+    """The largest magnitude of a clip [num_samples] in each of OUTLINE_WIDTH equal stretches."""
+    length = -(-waveform.shape[0] // OUTLINE_WIDTH)
+    padded = jnp.pad(jnp.abs(waveform), (0, length * OUTLINE_WIDTH - waveform.shape[0]))
+    level = jnp.max(padded.reshape(OUTLINE_WIDTH, length), axis=1)
+    return jnp.round(255 * jnp.minimum(level, 1.0)).astype(jnp.uint8)
+
+
+def quantize(waveform, subtype: str):
+    """A waveform in [-1, 1] as the samples of a file: int16, int32 (24 bits, high) or float32."""
+    if subtype == "PCM_16":
+        return jnp.round(waveform * 32767.0).astype(jnp.int16)
+    if subtype == "PCM_24":
+        # 24 bits are all that float32 has: scaled by a power of two, no digit is lost.
+        return jnp.round(waveform * 8388607.0).astype(jnp.int32) << 8
+    return waveform
+
+
+def draw_sound(instrument: Instrument, key, temperature, *, config: Config, subtype: str):
+    """One new sound.
+
+    Args:
+      key: of this sound.
+      temperature: [], scale of the deviation from the prior's component means.
+
+    Returns:
+      samples: [num_samples] in the type of the file. z: [latent_dim]. spectral_convergence_db: [].
+      And what `describe` returns.
+    """
+    z, _ = priors.draw(key, instrument.prior, temperature=temperature)
+    return sound_of(instrument, z, config=config, subtype=subtype)
+
+
+def sound_of(instrument: Instrument, z, *, config: Config, subtype: str):
+    """`draw_sound` from a latent [latent_dim]."""
+    waveform, convergence = decode(instrument.params, instrument.fitted, z, config=config)
+    return {
+        "samples": quantize(waveform, subtype),
+        "z": z,
+        "spectral_convergence_db": convergence,
+        **describe(waveform, instrument.embedding, config=config),
+    }
+
+
+def chunk_size() -> int:
+    """Sounds that the device works on at a time."""
+    return CHUNK.get(jax.default_backend(), CHUNK_ACCELERATOR)
+
+
+def in_chunks(function, *arrays):
+    """vmap(function) over the leading axis of arrays, `chunk_size` rows at a time."""
+    return jax.lax.map(lambda row: function(*row), arrays, batch_size=chunk_size())
+
+
+def make_generator(config: Config, subtype: str):
+    """Compiles the generator.
+
+    Returns:
+      generate(instrument, seed_key, indices [batch] uint32, temperature []) -> `draw_sound` with a
+      leading batch axis, where sound i is drawn from fold_in(seed_key, i). The batch is a multiple
+      of `chunk_size()`.
+    """
+
+    @jax.jit
+    def generate(instrument, seed_key, indices, temperature):
+        def one(index):
+            key = jax.random.fold_in(seed_key, index)
+            return draw_sound(instrument, key, temperature, config=config, subtype=subtype)
+
+        return in_chunks(one, indices)
+
+    return generate
+
+
+def make_decoder(config: Config, subtype: str):
+    """Compiles `sound_of` for a batch of latents [batch, latent_dim]."""
+
+    @jax.jit
+    def sounds(instrument, latents):
+        return in_chunks(
+            partial(sound_of, instrument, config=config, subtype=subtype), latents
+        )
+
+    return sounds

@@ -1,0 +1,251 @@
+"""Which latents a folder of sounds is made from: draws from a density, or given ones.
+
+Drawing from the prior, from the region of one label and around one sound are the same thing with
+another mixture; morphs, reconstructions and latents from a file are lists of latents.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from vaejax import generate, priors
+from vaejax.checkpoint import Run
+from vaejax.data import files
+from vaejax.priors import Mixture
+
+DEFAULT_NUM = 64
+ENCODE_BATCH = 16
+
+
+class Plan(NamedTuple):
+    """What to make."""
+
+    num: int
+    """Sounds."""
+    stems: Callable[[int], str]
+    """File name of sound i, with subfolders and without suffix."""
+    about: dict[str, Any]
+    """What every line of the manifest says."""
+    prior: Mixture | None = None
+    """Density to draw from, or None where `latents` are given."""
+    seed: int = 0
+    """Of the draws."""
+    temperature: float = 1.0
+    """Of the draws."""
+    latents: np.ndarray | None = None
+    """[num, latent_dim], or None where they are drawn."""
+    sources: Sequence[str] | None = None
+    """Where each given latent came from."""
+
+
+def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
+    """New sounds from the prior: `aggregate` or `standard`."""
+    latent_dim = run.config.model.latent_dim
+    mixture = run.instrument.prior if prior == "aggregate" else priors.standard(latent_dim)
+    about = {"label": None, "prior": prior if run.has_fitted_prior else "standard"}
+    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+
+
+def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float) -> Plan:
+    """New sounds from where the training sounds of one folder lie.
+
+    Raises:
+      ValueError: no such label (lists the known ones), or an unfinished run.
+    """
+    labels = [row["label"] for row in run.data["files"]]
+    if label not in labels:
+        known = ", ".join(sorted(set(labels)))
+        raise ValueError(f"the run knows no label {label!r}; it knows: {known}")
+    posteriors = _posteriors(run)
+    chosen = np.array([labels[row] == label for row in posteriors.rows])
+    if not chosen.any():
+        raise ValueError(f"all sounds with the label {label!r} were held out; choose another")
+    means, variances = posteriors.means[chosen], posteriors.variances[chosen]
+    # One Gaussian, shrunk towards the whole set as far as the label has few sounds.
+    mixture = priors.fit(
+        means,
+        variances,
+        means,
+        max_components=1,
+        seed=0,
+        pooled=priors.covariance(posteriors.means, posteriors.variances),
+    )
+    about = {"label": label, "prior": "label"}
+    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+
+
+def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperature: float) -> Plan:
+    """Variations of one sound: its posterior, widened by spread times the whole set's shape."""
+    mean, variance = encode_file(run, path)
+    if run.posteriors is None:
+        covariance = jnp.eye(run.config.model.latent_dim)
+    else:
+        covariance = priors.covariance(run.posteriors.means, run.posteriors.variances)
+    mixture = Mixture(
+        jnp.zeros(1),
+        mean[None],
+        jnp.linalg.cholesky(jnp.diag(variance) + spread**2 * covariance)[None],
+    )
+    about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
+    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+
+
+def between(run: Run, a: Path, b: Path, *, num: int) -> Plan:
+    """A straight path from one sound to another, both included."""
+    start, end = (np.asarray(encode_file(run, path)[0]) for path in (a, b))
+    at = np.linspace(0.0, 1.0, num, dtype=np.float32)[:, None]
+    about = {"label": None, "prior": "between", "between": [a.name, b.name]}
+    return _given((1 - at) * start + at * end, about, _numbered(num, None))
+
+
+def reconstruct(run: Run, path: Path) -> Plan:
+    """Sounds through the model, under their own names.
+
+    Raises:
+      FileNotFoundError: no such file or folder. ValueError: no usable sound in it.
+    """
+    if path.is_dir():
+        sounds, _ = files.find_files(path)
+        root = path
+    else:
+        if not path.exists():
+            raise FileNotFoundError(f"no file or folder {path}")
+        sounds, root = [path], path.parent
+    encode = jax.jit(
+        lambda waveforms: jax.vmap(lambda w: _encode(run, w)[0])(waveforms)
+    )
+    num_samples = run.config.data.num_samples
+    means, names = [], []
+    waveforms = np.zeros((ENCODE_BATCH, num_samples), np.float32)
+
+    def flush(count: int) -> None:
+        if count:
+            means.append(np.asarray(encode(waveforms))[:count])
+
+    held = 0
+    for sound in tqdm(sounds, desc="Encoding", unit="sound", disable=len(sounds) < ENCODE_BATCH):
+        name = sound.relative_to(root).as_posix()
+        try:
+            waveforms[held] = _read(run, sound)
+        except files.UnusableSound as error:
+            tqdm.write(f"left out {name}: {error}")
+            continue
+        names.append(name)
+        held += 1
+        if held == ENCODE_BATCH:
+            flush(held)
+            held = 0
+    flush(held)
+    if not names:
+        raise ValueError(f"no usable sound in {path}")
+    stems = [os.path.splitext(name)[0] for name in names]
+    # a.wav and a.flac would write to one file.
+    stems = [name if stems.count(s) > 1 else s for name, s in zip(names, stems, strict=True)]
+    return _given(
+        np.concatenate(means),
+        {"label": None, "prior": "reconstruct"},
+        stems.__getitem__,
+        sources=names,
+    )
+
+
+def from_file(run: Run, path: Path) -> Plan:
+    """Latents from a .npy file.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file, no array, or of another width.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        latents = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is no NumPy array file (.npy): {error}") from None
+    latent_dim = run.config.model.latent_dim
+    if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.shape[1] != latent_dim:
+        shape = getattr(latents, "shape", type(latents).__name__)
+        raise ValueError(f"{path} holds {shape}, but this run's latents are [num, {latent_dim}]")
+    if not np.issubdtype(latents.dtype, np.floating) or not np.isfinite(latents).all():
+        raise ValueError(f"{path} must hold finite floating point numbers")
+    about = {"label": None, "prior": "latents", "latents": path.name}
+    return _given(latents.astype(np.float32), about, _numbered(len(latents), None))
+
+
+def encode_file(run: Run, path: Path):
+    """Posterior mean and variance [latent_dim] of a sound file, cropped or padded to a clip.
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: it is not usable; says why.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        waveform = _read(run, path)
+    except files.UnusableSound as error:
+        raise ValueError(f"{path}: {error}") from None
+    mean, logvar = jax.jit(lambda w: _encode(run, w))(waveform)
+    return mean, jnp.exp(logvar)
+
+
+def _encode(run: Run, waveform):
+    return generate.encode(
+        run.instrument.params, run.instrument.fitted, waveform, config=run.config
+    )
+
+
+def _read(run: Run, path: Path) -> np.ndarray:
+    """A file as the clip that training would have made of it, [num_samples] float32."""
+    data = run.config.data
+    waveform = files.decode(path, sample_rate=data.sample_rate)
+    pcm, length = files.condition(
+        waveform,
+        sample_rate=data.sample_rate,
+        trim_db=data.trim_db,
+        num_samples=data.num_samples,
+    )
+    from vaejax.training import raw_clip
+
+    return np.asarray(raw_clip(jnp.asarray(pcm), length, run.config))
+
+
+def _posteriors(run: Run):
+    if run.posteriors is None:
+        raise ValueError(
+            "this run was not finished, so where its labels lie is not known yet: let train.py "
+            "finish, or stop it with Ctrl-C"
+        )
+    return run.posteriors
+
+
+def _draws(mixture: Mixture, about, *, num: int, seed: int, temperature: float) -> Plan:
+    return Plan(
+        num=num,
+        stems=_numbered(num, about["label"]),
+        about={**about, "seed": seed, "temperature": temperature},
+        prior=mixture,
+        seed=seed,
+        temperature=temperature,
+    )
+
+
+def _given(latents: np.ndarray, about, stems, sources=None) -> Plan:
+    return Plan(
+        num=len(latents),
+        stems=stems,
+        about={**about, "seed": None, "temperature": None},
+        latents=latents,
+        sources=sources,
+    )
+
+
+def _numbered(num: int, label: str | None) -> Callable[[int], str]:
+    digits = max(5, len(str(num - 1)))
+    # A label is a folder's name; a separator in it can only come from another system.
+    suffix = "" if label is None else "_" + label.replace("/", "-").replace("\\", "-")
+    return lambda i: f"{i:0{digits}d}{suffix}"

@@ -1,0 +1,127 @@
+"""A residual 1-D convolutional VAE over time, with frequency bins as channels.
+
+One clip in, one clip out: [num_frames, num_bins], no batch axis. Encoder and decoder add
+corrections, zero at the start, to a linear path fitted beforehand (`models.linear`), so that step 0
+is probabilistic PCA. Corrections are measured in the units of the linear path's own uncertainty:
+the posterior's standard deviation for the latent mean, the likelihood's for the spectrogram.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vaejax.models import linear as linear_path
+from vaejax.models.linear import Linear
+
+
+class Block(nn.Module):
+    """h + conv(gelu(conv(gelu(h)))), the identity at the start."""
+
+    width: int
+    kernel_size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, h):
+        """[num_frames, width] -> [num_frames, width]."""
+        update = nn.Conv(self.width, (self.kernel_size,), dtype=self.dtype)(nn.gelu(h))
+        update = nn.Conv(
+            self.width, (self.kernel_size,), dtype=self.dtype, kernel_init=nn.initializers.zeros
+        )(nn.gelu(update))
+        return h + update
+
+
+class Encoder(nn.Module):
+    """Spectrogram [num_frames, num_bins] -> corrections of mean and logvar, [latent_dim] each."""
+
+    latent_dim: int
+    width: int
+    num_stages: int
+    num_blocks: int
+    kernel_size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        """Corrections of the posterior: (mean in standard deviations, logvar)."""
+        h = nn.Dense(self.width, dtype=self.dtype)(x)  # [num_frames, width]
+        for _ in range(self.num_stages):
+            # [frames, width] -> [ceil(frames / 2), width]
+            h = nn.Conv(self.width, (self.kernel_size,), strides=2, dtype=self.dtype)(h)
+            for _ in range(self.num_blocks):
+                h = Block(self.width, self.kernel_size, self.dtype)(h)
+        h = nn.gelu(h).reshape(-1).astype(jnp.float32)
+        mean = nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros, name="mean")(h)
+        logvar = nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros, name="logvar")(h)
+        return mean, logvar
+
+
+class Decoder(nn.Module):
+    """Latent [latent_dim] -> correction of the spectrogram, [num_frames, num_bins]."""
+
+    num_frames: int
+    num_bins: int
+    width: int
+    num_stages: int
+    num_blocks: int
+    kernel_size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, z):
+        """Correction of the spectrogram in standard deviations of the likelihood."""
+        # Frames at each stage, as the encoder's strides made them: 87 -> 44, 22, 11.
+        frames = [self.num_frames]
+        for _ in range(self.num_stages):
+            frames.append(-(-frames[-1] // 2))
+        h = nn.Dense(frames[-1] * self.width, dtype=self.dtype)(z)
+        h = h.reshape(frames[-1], self.width)
+        for size in reversed(frames[:-1]):
+            for _ in range(self.num_blocks):
+                h = Block(self.width, self.kernel_size, self.dtype)(h)
+            # Repeat and convolve: a strided transposed convolution leaves a checkerboard.
+            h = jnp.repeat(h, 2, axis=0)[:size]
+            h = nn.Conv(self.width, (self.kernel_size,), dtype=self.dtype)(h)
+        h = nn.gelu(h)
+        out = nn.Dense(self.num_bins, dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
+        return out.astype(jnp.float32)
+
+
+class VAE(nn.Module):
+    """Encoder, decoder and likelihood scale around a linear path that is passed in, not trained."""
+
+    num_frames: int
+    num_bins: int
+    latent_dim: int
+    width: int
+    num_stages: int
+    num_blocks: int
+    kernel_size: int
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        """Builds the two halves; sigma starts at the linear path's."""
+        shape = (self.width, self.num_stages, self.num_blocks, self.kernel_size, self.dtype)
+        self.encoder = Encoder(self.latent_dim, *shape)
+        self.decoder = Decoder(self.num_frames, self.num_bins, *shape)
+        self.log_sigma_offset = self.param("log_sigma_offset", nn.initializers.zeros, ())
+
+    def encode(self, x, linear: Linear):
+        """Spectrogram [num_frames, num_bins] -> posterior mean and logvar, [latent_dim] each."""
+        mean, logvar = linear_path.posterior(linear, x)
+        delta_mean, delta_logvar = self.encoder(x - linear.loc)
+        return mean + jnp.exp(0.5 * logvar) * delta_mean, logvar + delta_logvar
+
+    def decode(self, z, linear: Linear):
+        """Latent [latent_dim] -> mean of the likelihood, [num_frames, num_bins]."""
+        return linear_path.likelihood_mean(linear, z) + jnp.sqrt(linear.noise) * self.decoder(z)
+
+    def log_sigma(self, linear: Linear):
+        """Log standard deviation of the likelihood, one for all values."""
+        return 0.5 * jnp.log(linear.noise) + self.log_sigma_offset
+
+    def __call__(self, x, linear: Linear):
+        """Touches every parameter, for `init`."""
+        mean, _ = self.encode(x, linear)
+        return self.decode(mean, linear), self.log_sigma(linear)

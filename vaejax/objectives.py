@@ -1,0 +1,97 @@
+"""The negative evidence lower bound, for one example and then, once, for a batch.
+
+    log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))          Kingma & Welling 2014, eq. 3
+
+Terms are sums over feature values and latent dimensions, in nats per example, unweighted; the only
+weight (beta) and the only mean over examples are in `batch_loss`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+
+def reparameterize(key, mean, logvar):
+    """z = mean + sigma * eps, eps ~ N(0, I): a draw with a gradient (Kingma & Welling 2014)."""
+    eps = jax.random.normal(key, mean.shape)
+    return mean + jnp.exp(0.5 * logvar) * eps
+
+
+def gaussian_kl(mean, logvar):
+    """KL(N(mean, exp(logvar)) || N(0, 1)) per dimension (Kingma & Welling 2014, appendix B).
+
+    Args:
+      mean: [latent_dim].
+      logvar: [latent_dim], natural log of the variance.
+
+    Returns:
+      [latent_dim] nats, >= 0; sum them for the KL term.
+    """
+    # 0.5 (mean^2 + var - 1 - log var); expm1 keeps its digits as logvar -> 0.
+    return 0.5 * (mean**2 + jnp.expm1(logvar) - logvar)
+
+
+def gaussian_nll(x, mean, log_sigma):
+    """-log N(x; mean, sigma^2) summed over all values, in nats.
+
+    Args:
+      x: the spectrogram, any shape.
+      mean: of the shape of x.
+      log_sigma: log standard deviation, broadcastable to x.
+    """
+    nll = 0.5 * ((x - mean) * jnp.exp(-log_sigma)) ** 2 + log_sigma + 0.5 * jnp.log(2 * jnp.pi)
+    return jnp.sum(nll)
+
+
+def example_terms(params, x, linear, key, *, model):
+    """The terms of one example.
+
+    Args:
+      params: of the model.
+      x: spectrogram [num_frames, num_bins].
+      linear: the model's linear path.
+      key: of this example's draw of z.
+
+    Returns:
+      recon: -log p(x|z), [] nats. kl: [] nats. kl_per_dim: [latent_dim] nats.
+      mean, logvar: of the posterior, [latent_dim] each.
+    """
+    variables = {"params": params}
+    mean, logvar = model.apply(variables, x, linear, method="encode")
+    z = reparameterize(key, mean, logvar)
+    decoded = model.apply(variables, z, linear, method="decode")
+    log_sigma = model.apply(variables, linear, method="log_sigma")
+    kl_per_dim = gaussian_kl(mean, logvar)
+    return {
+        "recon": gaussian_nll(x, decoded, log_sigma),
+        "kl": jnp.sum(kl_per_dim),
+        "kl_per_dim": kl_per_dim,
+        "mean": mean,
+        "logvar": logvar,
+    }
+
+
+def batch_loss(params, batch, linear, keys, *, model, beta):
+    """Mean of recon + beta * kl over a batch, and the terms of each example.
+
+    Args:
+      batch: [batch, num_frames, num_bins].
+      keys: [batch] of PRNG keys.
+      beta: weight of the KL term.
+
+    Returns:
+      loss [] in nats per example (the negative ELBO where beta is 1), and `example_terms` with a
+      leading batch axis.
+    """
+    terms = jax.vmap(partial(example_terms, model=model), in_axes=(None, 0, None, 0))(
+        params, batch, linear, keys
+    )
+    return jnp.mean(terms["recon"]) + beta * jnp.mean(terms["kl"]), terms
+
+
+def beta_at(step, *, beta, warmup_steps):
+    """The weight of the KL term: 0 -> beta in a straight line over warmup_steps, then beta."""
+    if warmup_steps == 0:
+        return jnp.asarray(beta, jnp.float32)
+    return beta * jnp.minimum(1.0, step / warmup_steps)

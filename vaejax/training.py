@@ -1,0 +1,300 @@
+"""The training step: clips in, updated state and metrics out. The one vmap, the one jit.
+
+    state, metrics = train_step(state, fitted, clips, lengths, positions)
+
+Step n draws its clips, augmentation and noise from (seed, n), so that neither resuming nor the
+number of steps per dispatch changes a run.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vaejax import features, objectives
+from vaejax.config import Config
+from vaejax.data import batches
+from vaejax.data.sounds import Sounds
+from vaejax.data.stream import Reader
+from vaejax.features import Statistics
+from vaejax.models import create_model, linear
+from vaejax.models.linear import Linear
+
+
+class Fitted(NamedTuple):
+    """What is fitted once, before training, and travels with the weights."""
+
+    statistics: Statistics
+    linear: Linear
+
+
+class TrainState(NamedTuple):
+    """What a step changes."""
+
+    step: jax.Array
+    """[] int32, steps done."""
+    params: Any
+    ema: Any
+    """Moving average of params: what is evaluated and sampled from."""
+    opt_state: Any
+    first_bad_step: jax.Array
+    """[] int32, the first step whose loss or gradient was not finite; -1 while there is none."""
+
+
+def spectrogram_of(waveform, statistics, config: Config):
+    """What the model sees of a clip [num_samples]: [num_frames, num_bins]."""
+    return features.spectrogram(
+        waveform,
+        statistics,
+        n_fft=config.features.n_fft,
+        hop_length=config.features.hop_length,
+        exponent=config.features.exponent,
+    )
+
+
+def raw_clip(pcm, length, config: Config):
+    """A packed sound [pack_samples] int16 as a clip [num_samples], unchanged but for the cut."""
+    return batches.raw_clip(
+        pcm,
+        length,
+        num_samples=config.data.num_samples,
+        fade_samples=round(config.data.fade_ms * 1e-3 * config.data.sample_rate),
+    )
+
+
+def augmented_clip(key, pcm, length, config: Config):
+    """A packed sound [pack_samples] int16 as a training clip [num_samples], and its semitones."""
+    return batches.augmented_clip(
+        key,
+        pcm,
+        length,
+        num_samples=config.data.num_samples,
+        fade_samples=round(config.data.fade_ms * 1e-3 * config.data.sample_rate),
+        gain_db=config.augment.gain_db,
+        shift_samples=config.augment.shift_ms * 1e-3 * config.data.sample_rate,
+        pitch_semitones=config.augment.pitch_semitones,
+    )
+
+
+def example_at(key, pcm, length, position, statistics, config: Config):
+    """The spectrogram of one visit of one clip, and the key of its draw of z."""
+    augment_key, latent_key = jax.random.split(batches.example_key(key, position))
+    waveform, _ = augmented_clip(augment_key, pcm, length, config)
+    return spectrogram_of(waveform, statistics, config), latent_key
+
+
+def keys_of(config: Config):
+    """The keys of a run: (weights, order of the clips, all that is random about a visit)."""
+    return jax.random.split(jax.random.key(config.train.seed), 3)
+
+
+def fit(sounds: Sounds, config: Config) -> Fitted:
+    """Fits the statistics on raw training clips and the linear path on augmented ones."""
+    size = config.train.batch_size
+    train_rows = sounds.train_rows
+    num_clips = len(train_rows)
+
+    @jax.jit
+    def raw(pcm, length):
+        return jax.vmap(partial(raw_clip, config=config))(pcm, length)
+
+    def raw_batches():
+        # Every clip is seen; the last batch is filled up from the start so that all have one shape.
+        for start in range(0, num_clips, size):
+            yield raw(*sounds.read(train_rows[np.arange(start, start + size) % num_clips]))
+
+    statistics = features.fit_statistics(
+        raw_batches(),
+        n_fft=config.features.n_fft,
+        hop_length=config.features.hop_length,
+        exponent=config.features.exponent,
+    )
+    shape = (config.num_frames, config.features.num_bins)
+    if config.model.ppca_clips == 0:
+        return Fitted(statistics, linear.flat(*shape, config.model.latent_dim))
+
+    _, order_key, visit_key = keys_of(config)
+
+    @partial(jax.jit, donate_argnums=0)
+    def add(rows, start, pcm, length, positions):
+        new = jax.vmap(
+            lambda p, l, at: example_at(visit_key, p, l, at, statistics, config)[0]
+        )(pcm, length, positions)
+        return jax.lax.dynamic_update_slice(rows, new, (start, 0, 0))
+
+    # The first visits of the training run itself, whole batches of them.
+    count = -(-config.model.ppca_clips // size) * size
+    rows = jnp.zeros((count, *shape))
+    for start in range(0, count, size):
+        positions = jnp.arange(start, start + size, dtype=jnp.uint32)
+        index = np.asarray(batches.shuffled_indices(order_key, positions, num_clips=num_clips))
+        rows = add(rows, start, *sounds.read(train_rows[index]), positions)
+    return Fitted(statistics, linear.fit(rows, latent_dim=config.model.latent_dim))
+
+
+def create_optimizer(config: Config) -> optax.GradientTransformation:
+    """AdamW under warm-up, cosine decay and a clipped gradient norm."""
+    train = config.train
+    num_values = config.num_frames * config.features.num_bins
+    schedule = learning_rate_schedule(config)
+    return optax.chain(
+        # The loss is in nats per example, a sum over values; the norm is set per value so that it
+        # means the same at any resolution.
+        optax.clip_by_global_norm(train.clip_norm * num_values),
+        optax.adamw(schedule, b2=0.99, weight_decay=train.weight_decay),
+    )
+
+
+def learning_rate_schedule(config: Config) -> optax.Schedule:
+    """Linear warm-up, then a cosine down to the final share of the peak."""
+    train = config.train
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=train.learning_rate,
+        warmup_steps=min(train.warmup_steps, train.num_steps - 1),
+        decay_steps=train.num_steps,
+        end_value=train.final_learning_rate * train.learning_rate,
+    )
+
+
+def create_state(config: Config) -> TrainState:
+    """The state before the first step."""
+    model = create_model(config)
+    flat = linear.flat(config.num_frames, config.features.num_bins, config.model.latent_dim)
+
+    @jax.jit
+    def init(key):
+        x = jnp.zeros((config.num_frames, config.features.num_bins))
+        params = model.init(key, x, flat)["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema=jax.tree.map(jnp.copy, params),
+            opt_state=create_optimizer(config).init(params),
+            first_bad_step=jnp.full((), -1, jnp.int32),
+        )
+
+    return init(keys_of(config)[0])
+
+
+def train_step(state: TrainState, fitted: Fitted, clips, lengths, positions, *, config: Config):
+    """One update.
+
+    Args:
+      clips: [batch, pack_samples] int16.
+      lengths: [batch] int32.
+      positions: [batch] uint32, `batches.positions_at(state.step)`.
+
+    Returns:
+      The next state, and metrics, all float32: loss, recon and kl in nats per example, beta, sigma
+      (of the likelihood, in spectrogram units), grad_norm, learning_rate, kl_per_dim [latent_dim]
+      and mean_variance [latent_dim] (of the posterior means over the batch).
+    """
+    model = create_model(config)
+    visit_key = keys_of(config)[2]
+    batch, keys = jax.vmap(
+        lambda p, l, at: example_at(visit_key, p, l, at, fitted.statistics, config)
+    )(clips, lengths, positions)
+    beta = objectives.beta_at(
+        state.step,
+        beta=config.objective.beta,
+        warmup_steps=config.objective.beta_warmup_steps,
+    )
+
+    (loss, terms), grads = jax.value_and_grad(objectives.batch_loss, has_aux=True)(
+        state.params, batch, fitted.linear, keys, model=model, beta=beta
+    )
+    grad_norm = optax.global_norm(grads)
+    updates, opt_state = create_optimizer(config).update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    decay = config.train.ema_decay
+    ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
+    # No sync with the host here: the loop reads the flag when it reads the metrics.
+    is_bad = ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
+    first_bad_step = jnp.where(is_bad & (state.first_bad_step < 0), state.step, state.first_bad_step)
+    metrics = {
+        "loss": loss,
+        "recon": jnp.mean(terms["recon"]),
+        "kl": jnp.mean(terms["kl"]),
+        "beta": beta,
+        "sigma": jnp.exp(
+            model.apply({"params": state.params}, fitted.linear, method="log_sigma")
+        ),
+        "grad_norm": grad_norm,
+        "learning_rate": learning_rate_schedule(config)(state.step),
+        "kl_per_dim": jnp.mean(terms["kl_per_dim"], 0),
+        "mean_variance": jnp.var(terms["mean"], 0),
+    }
+    return TrainState(state.step + 1, params, ema, opt_state, first_bad_step), metrics
+
+
+def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
+    """Compiles the loop's body over a training set, on the device if it fits, else streamed.
+
+    Returns:
+      steps(state, step) -> (state, metrics averaged over the steps), which consumes the state and
+      does the work of steps `step`, `step` + 1, ... And how many steps that is.
+    """
+    rows = sounds.train_rows
+    num_clips, batch_size = len(rows), config.train.batch_size
+    order_key = keys_of(config)[1]
+    compiled = partial(train_step, config=config)
+    fits = num_clips * config.pack_samples * 2 <= config.data.device_budget_mb * 2**20
+
+    if not fits:
+        step_on = jax.jit(compiled, donate_argnums=0)
+
+        def read(step: int):
+            positions = batches.positions_at(jnp.asarray(step), batch_size=batch_size)
+            index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
+            return *sounds.read(rows[np.asarray(index)]), positions
+
+        reader = Reader(read, config.train.num_steps)
+        return lambda state, step: step_on(state, fitted, *reader.batch_at(step)), 1
+
+    clips, lengths = jax.device_put(sounds.read(rows))
+
+    def one(state, fitted, clips, lengths):
+        positions = batches.positions_at(state.step, batch_size=batch_size)
+        index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
+        return compiled(state, fitted, clips[index], lengths[index], positions)
+
+    def many(state, fitted, clips, lengths):
+        state, metrics = jax.lax.scan(
+            lambda s, _: one(s, fitted, clips, lengths),
+            state,
+            None,
+            length=config.train.steps_per_dispatch,
+        )
+        return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
+
+    # A loop of one is no loop: on a CPU a scan costs the convolutions their threads.
+    steps_on = jax.jit(one if config.train.steps_per_dispatch == 1 else many, donate_argnums=0)
+    return (
+        lambda state, step: steps_on(state, fitted, clips, lengths),
+        config.train.steps_per_dispatch,
+    )
+
+
+def eval_step(params, fitted: Fitted, clips, lengths, rows, *, config: Config):
+    """The terms of raw clips under noise that is the same at every evaluation.
+
+    Args:
+      clips: [batch, pack_samples] int16. lengths: [batch] int32.
+      rows: [batch] int32, row of each clip in the set: its noise is drawn from (seed, row).
+
+    Returns:
+      `objectives.example_terms` with a leading batch axis.
+    """
+    model = create_model(config)
+    key = jax.random.key(config.train.seed)
+
+    def one(pcm, length, row):
+        x = spectrogram_of(raw_clip(pcm, length, config), fitted.statistics, config)
+        row_key = jax.random.fold_in(key, row)
+        return objectives.example_terms(params, x, fitted.linear, row_key, model=model)
+
+    return jax.vmap(one)(clips, lengths, rows)
