@@ -155,6 +155,16 @@ def test_a_file_that_disappears_after_the_scan_is_rejected(folder, load, monkeyp
     assert loaded.rejected[-1]["reason"].startswith("cannot be read (No such file")
 
 
+def test_a_file_that_fails_between_decoding_and_hashing_is_rejected(folder, load, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(hashlib, "file_digest", fail)
+    loaded = load(folder)
+    assert len(loaded) == 0
+    assert {item["reason"] for item in loaded.rejected} >= {"cannot be read (Input/output error)"}
+
+
 def test_the_progress_bar_goes_to_stderr_and_only_where_files_are_read(folder, load, capsys):
     load(folder, progress=True)
     first = capsys.readouterr()
@@ -406,6 +416,23 @@ def test_the_built_in_set_is_packed_with_labels_and_factors(synth, tmp_path):
     assert load_synth(seed=1, count=5, **options).fingerprint != loaded.fingerprint
     assert len(load_synth(seed=0, count=6, **options)) == 5
     assert synth.calls == 3
+
+
+def test_the_version_of_a_source_covers_what_it_imports(tmp_path, monkeypatch):
+    data = tmp_path / "vaejax/data"
+    data.mkdir(parents=True)
+    (data / "synth.py").write_text("from vaejax.data.families import bass\nimport jax\n")
+    (data / "families.py").write_text("from vaejax.data import waves\nbass = waves.saw\n")
+    (data / "waves.py").write_text("from vaejax.data import families\nsaw = 1\n")  # a circle
+    (data / "other.py").write_text("a = 1\n")
+    monkeypatch.setattr(corpus, "__file__", str(data / "corpus.py"))
+    versions = [corpus._source_hash("vaejax.data.synth")]
+    for name in ("synth", "families", "waves", "other"):
+        with (data / f"{name}.py").open("a") as file:
+            file.write("b = 2\n")
+        versions.append(corpus._source_hash("vaejax.data.synth"))
+    assert len(set(versions)) == 4
+    assert versions[-1] == versions[-2]
 
 
 def test_the_synthesiser_is_called_as_it_is_written():

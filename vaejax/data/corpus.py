@@ -7,6 +7,7 @@ on a lock. The pack is written as a stream, not through a memory map: a full dis
 OSError to report, not a SIGBUS to die of.
 """
 
+import ast
 import contextlib
 import errno
 import hashlib
@@ -34,9 +35,6 @@ MIN_CLIPS = 4
 MIN_TRAIN = 2
 # Clips finished but not yet written, per worker: keeps the workers busy behind a slow file.
 IN_FLIGHT = 4
-# What the built-in set is made by, beside this file.
-SYNTH_FILES = ("synth.py", "families.py")
-
 INDEX, LOCK = "index.json", "lock"
 
 
@@ -143,9 +141,12 @@ def load_folder(
             )
             with open(root / name, "rb") as file:
                 item.digest = hashlib.file_digest(file, _blake2b).hexdigest()
-        except (files.UnusableSound, OSError) as error:
+        except files.UnusableSound as error:
             item.reason = str(error)
-            item.unreadable = isinstance(error, files.UnreadableFile | OSError)
+            item.unreadable = isinstance(error, files.UnreadableFile)
+        except OSError as error:  # gone since it was decoded
+            item.reason = f"cannot be read ({error.strerror or error})"
+            item.unreadable = True
         return item
 
     def items(known: dict[str, _Item]) -> Generator[_Item]:
@@ -183,9 +184,6 @@ def load_synth(
       OSError: if the cache cannot be written, or the disk is full.
     """
     settings = {"sample_rate": sample_rate, "pack_samples": pack_samples, "trim_db": trim_db}
-    # Its source stands for its version, so that a cached set is served without importing JAX.
-    here = Path(__file__).parent
-    version = _blake2b(b"".join((here / name).read_bytes() for name in SYNTH_FILES)).hexdigest()
 
     def items(_: dict[str, _Item]) -> Generator[_Item]:
         from vaejax.data import synth
@@ -216,7 +214,12 @@ def load_synth(
     return _cached(
         items,
         cache_dir=cache_dir,
-        key={"source": "synth", "seed": seed, "count": count, "synth": version},
+        key={
+            "source": "synth",
+            "seed": seed,
+            "count": count,
+            "synth": _source_hash("vaejax.data.synth"),
+        },
         settings=settings,
         state={},
         num_rows=count,
@@ -453,7 +456,7 @@ def _write(
             # NumPy leaves room in a header for the first axis to grow, so it can be rewritten.
             start = _write_header(file, 0, settings)
             for item in items:
-                if item.pcm is None:
+                if item.reason or item.pcm is None:
                     rejected.append(item)
                     continue
                 file.write(np.ascontiguousarray(item.pcm, "<i2").data)
@@ -549,6 +552,32 @@ def _stat(path: Path) -> list[int]:
     except OSError:
         return [-1, -1]
     return [status.st_size, status.st_mtime_ns]
+
+
+def _source_hash(module: str) -> str:
+    """Hashes the source of a module of this package and of all that it imports from the package.
+
+    It stands for the version of the built-in set, and is read rather than imported, so that a
+    cached set is served without starting JAX.
+    """
+    root = Path(__file__).parents[2]
+    sources: dict[str, bytes] = {}
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        path = root.joinpath(*name.split(".")).with_suffix(".py")
+        if name in sources or not path.is_file():  # not a module: a name inside one
+            continue
+        sources[name] = path.read_bytes()
+        for node in ast.walk(ast.parse(sources[name])):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and node.module.startswith("vaejax")
+            ):
+                pending.append(node.module)
+                pending += [f"{node.module}.{alias.name}" for alias in node.names]
+    return _blake2b(b"".join(sources[name] for name in sorted(sources))).hexdigest()
 
 
 def _blake2b(content: bytes = b"") -> Any:

@@ -93,9 +93,14 @@ TABLE: dict[str, Family] = {
 
 FAMILIES: tuple[str, ...] = tuple(TABLE)
 
-# [num_families, num_factors, 2]: as an array, so that one program draws for every family.
-_RANGES = np.array([[getattr(f, name) for name in FACTORS] for f in TABLE.values()], np.float32)
 _IS_LOG = np.array([name in LOG_UNIFORM for name in FACTORS])
+# [2, num_families, num_factors], the logarithm where it is what is drawn evenly. An array, so that
+# one program draws for every family.
+_EDGES = np.array(
+    [[[getattr(f, name)[edge] for name in FACTORS] for f in TABLE.values()] for edge in (0, 1)],
+    np.float32,
+)
+_EDGES[..., _IS_LOG] = np.log(_EDGES[..., _IS_LOG])
 
 
 def draw_factors(key, family, *, duration: float) -> Factors:
@@ -108,10 +113,9 @@ def draw_factors(key, family, *, duration: float) -> Factors:
     Returns:
       A scalar for each of FACTORS.
     """
-    low, high = jnp.moveaxis(jnp.asarray(_RANGES)[family], -1, 0)
-    u = jax.random.uniform(key, (len(FACTORS),))
-    low_log, high_log = (jnp.log(jnp.where(_IS_LOG, edge, 1.0)) for edge in (low, high))
-    drawn = jnp.where(_IS_LOG, jnp.exp(low_log + (high_log - low_log) * u), low + (high - low) * u)
+    low, high = jnp.asarray(_EDGES)[:, family]
+    even = low + (high - low) * jax.random.uniform(key, (len(FACTORS),))
+    drawn = jnp.where(_IS_LOG, jnp.exp(even), even)
     factors = dict(zip(FACTORS, drawn, strict=True))
     factors["pitch"] = jnp.round(factors["pitch"])  # sounds of a set are in tune with each other
     factors["attack"] = jnp.minimum(factors["attack"], 0.4 * duration)

@@ -27,10 +27,10 @@ class Voice(NamedTuple):
     frequency: Array  # [] Hz, what `ratio` multiplies
     ratio: Array  # [num_partials] frequency of each partial over `frequency`
     phase: Array  # [num_partials] cycles at time 0 of a cosine
-    gain: Array  # [num_frames, num_partials] linear amplitude, may be negative
+    gain: Array  # [num_frames, num_partials] amplitude, in any unit; may be negative
     sweep_seconds: Array  # [] time constant of the pitch sweep
     noise_band: Array  # [2, 2] low and high corner of two bands of noise, Hz
-    noise_gain: Array  # [num_frames, 2] RMS of each band relative to the partials' RMS
+    noise_gain: Array  # [num_frames, 2] RMS of each band over that of the loudest frame's partials
 
 
 def midi_to_hz(pitch):
@@ -103,10 +103,8 @@ def unison(start, num_voices, num_harmonics, detune):
 def create_voice(
     hz, ratio, phase, gain, *, sweep_seconds=0.05, noise_band=None, noise_gain=None
 ) -> Voice:
-    """Pads the partials to NUM_PARTIALS and scales them to RMS 1 at their loudest frame."""
+    """Pads the partials to NUM_PARTIALS with silent ones; no noise unless it is given."""
     spare = NUM_PARTIALS - ratio.shape[0]
-    rms = jnp.sqrt(0.5 * jnp.sum(gain**2, axis=1))
-    gain = gain / jnp.maximum(jnp.max(rms), 1e-12)  # 1e-12: a voice of noise alone has no partials
     if noise_band is None:
         noise_band, noise_gain = [[100.0, 1000.0]] * 2, jnp.zeros((gain.shape[0], 2))
     return Voice(

@@ -122,13 +122,20 @@ def _rebatch(parts, batch_size):
         yield jax.tree.map(lambda *rows: np.concatenate(rows), *waiting)
 
 
-@partial(jax.jit, static_argnames=("sample_rate", "num_samples"))
 def _render_round(key, start, *, sample_rate, num_samples):
     """Sounds start .. start + len(FAMILIES), one of each family.
 
     A switch over families under vmap would compute all of them for every sound. Here each family
-    makes one voice, and the costly part, from voices to samples, is the same for all.
+    makes one voice, and the costly part, from voices to samples, is the same program for all.
     """
+    size = {"sample_rate": sample_rate, "num_samples": num_samples}
+    noise_keys, voices, factors = _draw_round(key, start, **size)
+    return _play_round(noise_keys, voices, factors, **size), factors
+
+
+# Two programs: compiled as one, XLA takes twice as long and runs slower.
+@partial(jax.jit, static_argnames=("sample_rate", "num_samples"))
+def _draw_round(key, start, *, sample_rate, num_samples):
     split = jax.vmap(jax.random.split, out_axes=1)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + jnp.arange(len(FAMILIES)))
     factor_keys, sound_keys = split(keys)
@@ -141,9 +148,13 @@ def _render_round(key, start, *, sample_rate, num_samples):
         family.voice(starts[i], {name: value[i] for name, value in factors.items()}, times)
         for i, family in enumerate(TABLE.values())
     ]
+    return noise_keys, jax.tree.map(lambda *parts: jnp.stack(parts), *voices), factors
+
+
+@partial(jax.jit, static_argnames=("sample_rate", "num_samples"))
+def _play_round(noise_keys, voices, factors, *, sample_rate, num_samples):
     sound = partial(_voice_waveform, sample_rate=sample_rate, num_samples=num_samples)
-    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *voices)
-    return jax.vmap(sound)(noise_keys, stacked, factors), factors
+    return jax.vmap(sound)(noise_keys, voices, factors)
 
 
 def _draw_starts(key):
@@ -164,59 +175,65 @@ def _frame_times(sample_rate, num_samples):
 
 
 def _voice_waveform(key, voice: Voice, factors: Factors, *, sample_rate, num_samples):
-    """[num_samples] waveform of a voice: partials + noise, attack, release, peak."""
-    gate = _gate(factors, sample_rate=sample_rate, num_samples=num_samples)
-    tone = _partials(voice, factors, sample_rate=sample_rate, num_samples=num_samples)
-    bands = _noise(key, voice.noise_band, sample_rate=sample_rate, num_samples=num_samples)
-    noise_gain = jax.vmap(partial(_interpolate, sample_rate=sample_rate), 1)(voice.noise_gain)
-    noise_gain = noise_gain.reshape(2, -1)[:, :num_samples]
-    waveform = gate * (tone + jnp.sum(noise_gain * bands, axis=0))
+    """[num_samples] waveform of a voice: partials and noise through attack, release and level.
+
+    Samples are laid out [num_blocks, block_length] until the end.
+    """
+    num_blocks, length = voice.gain.shape[0] - 1, _block_length(sample_rate)
+    n = jnp.arange(num_blocks * length, dtype=jnp.uint32).reshape(num_blocks, length)
+    rms = jnp.sqrt(0.5 * jnp.sum(voice.gain**2, axis=1))
+    loudest = jnp.maximum(jnp.max(rms), 1e-9)  # 1e-9: a sound may have no partials
+    tone = _partials(voice, factors, n, sample_rate=sample_rate) / loudest
+    noise = _noise(key, voice.noise_band, n.size, sample_rate=sample_rate).reshape(-1, *n.shape)
+    noise = jnp.sum(_ramps(voice.noise_gain.T, length) * noise, axis=0)
+    gate = _gate(factors, n, sample_rate=sample_rate, num_samples=num_samples)
+    waveform = gate * (tone + noise)
     # A short decay leaves a mean; taking it off in the shape of the loudness leaves the ends at 0.
-    loudness = jnp.sqrt(jnp.sum(voice.gain**2, axis=1) + jnp.sum(voice.noise_gain**2, axis=1))
-    bias = gate * _interpolate(loudness, sample_rate=sample_rate).ravel()[:num_samples]
+    bias = gate * _ramps(rms / loudest + jnp.sum(voice.noise_gain, axis=1), length)
     waveform = waveform - bias * (jnp.sum(waveform) / jnp.sum(bias))
-    return waveform * (factors["level"] / jnp.max(jnp.abs(waveform)))
+    waveform = waveform * (factors["level"] / jnp.max(jnp.abs(waveform)))
+    return waveform.ravel()[:num_samples]
 
 
-def _interpolate(frames, *, sample_rate):
-    """[num_blocks + 1] values at the edges -> [num_blocks, block_length] on straight lines."""
-    position = jnp.arange(_block_length(sample_rate)) / _block_length(sample_rate)
-    return frames[:-1, None] + (frames[1:] - frames[:-1])[:, None] * position
+def _ramps(frames, length):
+    """[..., num_blocks + 1] values at the edges -> [..., num_blocks, length] on straight lines."""
+    position = jnp.arange(length) / length
+    return frames[..., :-1, None] + (frames[..., 1:] - frames[..., :-1])[..., None] * position
 
 
-def _gate(factors, *, sample_rate, num_samples):
-    """[num_samples] attack and release, raised cosines; 0 at both ends."""
-    n = jnp.arange(num_samples)
+def _gate(factors, n, *, sample_rate, num_samples):
+    """Attack and release at the samples n: raised cosines, 0 at both ends of the clip."""
+    n = n.astype(jnp.float32)
     rise = n / (factors["attack"] * sample_rate)
     release = jnp.maximum(factors["release"], FADE_SECONDS) * sample_rate
     fall = (num_samples - 1 - n) / jnp.minimum(release, 0.5 * num_samples)
-    ramps = jnp.sin(0.5 * jnp.pi * jnp.clip(jnp.stack([rise, fall]), 0.0, 1.0)) ** 2
-    return ramps[0] * ramps[1]
+    return _raised_cosine(rise) * _raised_cosine(fall)
 
 
-def _partials(voice: Voice, factors: Factors, *, sample_rate, num_samples):
-    """[num_samples] sum of the partials, additive synthesis (Risset & Mathews 1969).
+def _raised_cosine(position):
+    """0 up to position 0, 1 from position 1 on."""
+    return 0.5 - 0.5 * _cosine(0.5 * jnp.clip(position, 0.0, 1.0))
+
+
+def _partials(voice: Voice, factors: Factors, n, *, sample_rate):
+    """Sum of the partials at the samples n: additive synthesis (Risset & Mathews 1969).
 
     Phase is counted in a 32-bit integer of which the whole range is one cycle, as in a hardware
     oscillator (Tierney et al. 1971): it wraps by itself and is as exact after an hour as at once,
     where a float32 phase is off by -40 dB after a second of a high partial. Only what vibrato and
     sweep add, a few cycles, is a float.
     """
-    block = _block_length(sample_rate)
-    num_blocks = voice.gain.shape[0] - 1
-    n = jnp.arange(num_blocks * block, dtype=jnp.uint32).reshape(num_blocks, block)
-    times = n.astype(jnp.float32) / sample_rate
-
     # Relative excursion of the frequency; its integral is the excursion of the phase.
     sweep = 2.0 ** (factors["sweep"] / 12.0) - 1.0
     depth = 2.0 ** (factors["vibrato"] / 1200.0) - 1.0
     seconds = voice.sweep_seconds
+    times = n.astype(jnp.float32) / sample_rate
     grown = jnp.clip(times / 0.4, 0.0, 1.0)  # players let a note settle before its vibrato
-    wobble = depth * grown * jnp.sin(2 * jnp.pi * VIBRATO_HZ * times) / (2 * jnp.pi * VIBRATO_HZ)
+    wobble = depth * grown * _cosine(VIBRATO_HZ * times) / (2.0 * jnp.pi * VIBRATO_HZ)
     excursion = voice.frequency * (sweep * seconds * (1.0 - jnp.exp(-times / seconds)) + wobble)
 
     hz = voice.frequency * voice.ratio
-    frame_times = _frame_times(sample_rate, num_samples)[:, None]
+    frame_times = jnp.append(times[:, 0], times[-1, -1])[:, None]
     highest = hz * (1.0 + depth + sweep * jnp.exp(-frame_times / seconds))
     gain = voice.gain * _taper(highest / sample_rate)
     increment = (jnp.minimum(hz / sample_rate, 0.5) * 2.0**32).astype(jnp.uint32)
@@ -225,11 +242,10 @@ def _partials(voice: Voice, factors: Factors, *, sample_rate, num_samples):
         increment, ratio, phase, gain = one
         counted = (increment * n).astype(jnp.int32).astype(jnp.float32) * 2.0**-32
         cosine = _cosine(counted + (ratio * excursion + phase))
-        return total + _interpolate(gain, sample_rate=sample_rate) * cosine, None
+        return total + _ramps(gain, n.shape[1]) * cosine, None
 
     one_by_one = (increment, voice.ratio, voice.phase, gain.T)
-    total, _ = lax.scan(add, jnp.zeros(n.shape), one_by_one, unroll=4)
-    return total.ravel()[:num_samples]
+    return lax.scan(add, jnp.zeros(n.shape), one_by_one, unroll=4)[0]
 
 
 def _taper(frequency):
@@ -249,8 +265,8 @@ def _cosine(cycles):
     return 2.0 * jnp.pi * v * series
 
 
-def _noise(key, band, *, sample_rate, num_samples):
-    """[num_bands, num_samples] one source of noise through two band-passes, each of RMS 1.
+def _noise(key, band, num_samples, *, sample_rate):
+    """[num_bands, num_samples] one source of noise through band-passes [num_bands, 2], RMS 1 each.
 
     Made in the frequency domain, where a filter is a product; second-order slopes.
     """

@@ -143,7 +143,12 @@ def write_sound(
 
 
 def explain_write_error(path: str | os.PathLike, error: OSError) -> WriteError:
-    """One line for a failed write: the file, the reason, the way out."""
+    """One line for a failed write: the file, the reason, the way out.
+
+    An error that was explained before, nearer to its cause, is returned as it is.
+    """
+    if isinstance(error, WriteError):
+        return error
     folder = Path(path).parent
     advice = {
         errno.ENOSPC: "the disk is full; free some space or choose another output folder",
