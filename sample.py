@@ -9,7 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vaejax import cli
 from vaejax.config import Inversion
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from vaejax.checkpoint import Run
     from vaejax.latents import Plan
 
-DESCRIPTION = """Makes new sounds with a trained run. Sound i depends on the run, the seed and i alone:
-asking for more makes the same ones and more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130
-interrupted. Add --debug to see where an error arose."""
+DESCRIPTION = (
+    "Makes new sounds with a trained run. Sound i depends on the run, the seed and i alone: asking "
+    "for more makes the same ones and more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 "
+    "interrupted."
+)
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Options:
     out: Path = Path("samples")
     """Folder for the sounds; made if need be, refused if it holds sounds already."""
     overwrite: bool = False
-    """Replace the files that an earlier run of this program left in `out` (True or False)."""
+    """Replace the files that an earlier run of this program left in `out`."""
     num: int | None = None
     """Sounds; 64 by default."""
     seed: int = 0
@@ -64,6 +66,8 @@ class Options:
     batch_size: int | None = None
     """Sounds in one call of the compiled program, rounded up to a multiple of what the device works
     on at a time. Changes speed and memory, not the sounds."""
+    debug: bool = False
+    """Show where an error arose."""
 
 
 def main(argv: list[str]) -> None:
@@ -77,7 +81,9 @@ def main(argv: list[str]) -> None:
 
 
 def _usage_problem(options: Options) -> str | None:
-    modes = [m for m in ("label", "around", "between", "reconstruct", "latents") if getattr(options, m)]
+    modes = [
+        m for m in ("label", "around", "between", "reconstruct", "latents") if getattr(options, m)
+    ]
     if len(modes) > 1:
         return f"choose one of {' and '.join('--' + m for m in modes)}"
     if options.num is not None and options.num < 1:
@@ -147,7 +153,11 @@ def _plan(run: "Run", options: Options) -> "Plan":
     from vaejax import latents
 
     num = latents.DEFAULT_NUM if options.num is None else options.num
-    draw = {"num": num, "seed": options.seed, "temperature": options.temperature}
+    draw: dict[str, Any] = {
+        "num": num,
+        "seed": options.seed,
+        "temperature": options.temperature,
+    }
     if options.label is not None:
         return latents.from_label(run, options.label, **draw)
     if options.around is not None:

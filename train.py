@@ -21,9 +21,11 @@ from vaejax import cli
 from vaejax import config as configs
 from vaejax.config import Config
 
-DESCRIPTION = """Trains a variational autoencoder on a folder of sounds. The same command goes on with
-a run that was interrupted; Ctrl-C saves and stops. Exit codes: 0 done, 1 failed, 2 wrong usage, 130
-interrupted. Add --debug to see where an error arose."""
+DESCRIPTION = (
+    "Trains a variational autoencoder on a folder of sounds. The same command goes on with a run "
+    "that was interrupted; Ctrl-C saves and stops. Exit codes: 0 done, 1 failed, 2 wrong usage, "
+    "130 interrupted."
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Options:
     """Preset: a file of `configs/`, whose values are the defaults below."""
     workdir: Path | None = None
     """Run folder; by default runs/ and the name of the preset."""
+    debug: bool = False
+    """Show where an error arose."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 

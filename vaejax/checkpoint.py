@@ -33,7 +33,7 @@ from vaejax.models.linear import Linear
 from vaejax.priors import Mixture
 from vaejax.training import Fitted, TrainState, create_state
 
-FITTED_PARTS = {"statistics": Statistics, "linear": Linear, "embedding": Embedding}
+FITTED_PARTS: dict[str, Any] = {"statistics": Statistics, "linear": Linear, "embedding": Embedding}
 
 
 class Posteriors(NamedTuple):
@@ -155,7 +155,8 @@ def _replace(path: Path, write) -> None:
 
 
 def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
-    _replace(path, lambda f: np.savez(f, **{k: np.asarray(v) for k, v in arrays.items()}))
+    on_host: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
+    _replace(path, lambda f: np.savez(f, **on_host))
 
 
 def save_fitted(workdir: Path, fitted: Fitted, embedding: Embedding) -> None:

@@ -42,7 +42,8 @@ def load_preset(path: str | os.PathLike) -> Config:
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"no preset {path}{hint} (known: {', '.join(known)})")
     spec = importlib.util.spec_from_file_location(f"preset_{found.stem}", found)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -60,7 +61,7 @@ def parse(kind: type, default: Any, argv: Sequence[str], *, description: str) ->
                 args=list(argv),
                 default=default,
                 description=description,
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagCreatePairsOff,),
                 use_underscores=True,
             )
     except SystemExit as stop:
@@ -105,8 +106,7 @@ def _one_line(text: str) -> str:
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a script: exit code 0, 1 with one line, 2 for wrong usage, 130 when interrupted."""
     argv = sys.argv[1:]
-    debug = "--debug" in argv or option(argv, "debug") == "True"
-    argv = [word for word in argv if word != "--debug"]
+    debug = "--debug" in argv
     # Messages of libraries about their own workings are not for the people who run this.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.getLogger("absl").setLevel(logging.ERROR)

@@ -221,6 +221,48 @@ RESUMABLE = frozenset(
 )
 
 
+POSITIVE = (
+    "data.sample_rate",
+    "data.clip_seconds",
+    "data.synth_count",
+    "data.device_budget_mb",
+    "features.n_fft",
+    "features.hop_length",
+    "features.exponent",
+    "model.latent_dim",
+    "model.width",
+    "model.num_blocks",
+    "model.kernel_size",
+    "train.num_steps",
+    "train.batch_size",
+    "train.steps_per_dispatch",
+    "train.learning_rate",
+    "train.clip_norm",
+    "train.log_every_steps",
+    "train.eval_every_steps",
+    "train.save_every_steps",
+    "train.eval_clips",
+    "prior.max_components",
+    "prior.max_clips",
+)
+NOT_NEGATIVE = (
+    "data.fade_ms",
+    "augment.gain_db",
+    "augment.shift_ms",
+    "augment.pitch_semitones",
+    "model.num_stages",
+    "model.ppca_clips",
+    "objective.beta",
+    "objective.beta_warmup_steps",
+    "train.seed",
+    "train.warmup_steps",
+    "train.weight_decay",
+    "train.board_clips",
+    "sound.fade_out_ms",
+    "data.synth_seed",
+)
+
+
 def check(config: Config) -> None:
     """Refuses a config that cannot work.
 
@@ -233,21 +275,10 @@ def check(config: Config) -> None:
         if not holds:
             raise ValueError(message)
 
-    for name in (
-        "data.sample_rate data.clip_seconds data.synth_count data.device_budget_mb "
-        "features.n_fft features.hop_length features.exponent model.latent_dim model.width "
-        "model.num_blocks model.kernel_size train.num_steps train.batch_size "
-        "train.steps_per_dispatch train.learning_rate train.clip_norm train.log_every_steps "
-        "train.eval_every_steps train.save_every_steps train.eval_clips prior.max_components "
-        "prior.max_clips"
-    ).split():
+    for name in POSITIVE:
         value = get(config, name)
         require(value > 0, f"{name}={value} must be greater than 0")
-    for name in (
-        "data.fade_ms augment.gain_db augment.shift_ms augment.pitch_semitones model.num_stages "
-        "model.ppca_clips objective.beta objective.beta_warmup_steps train.seed train.warmup_steps "
-        "train.weight_decay train.board_clips sound.fade_out_ms data.synth_seed"
-    ).split():
+    for name in NOT_NEGATIVE:
         value = get(config, name)
         require(value >= 0, f"{name}={value} must not be negative")
 
@@ -332,7 +363,9 @@ def from_dict(values: dict[str, dict[str, Any]]) -> Config:
     default = Config()
     known = to_dict(default)
     unknown = [name for name in values if name not in known]
-    unknown += [f"{name}.{key}" for name in known for key in values.get(name, {}) if key not in known[name]]
+    unknown += [
+        f"{name}.{key}" for name in known for key in values.get(name, {}) if key not in known[name]
+    ]
     if unknown:
         raise ValueError(f"unknown settings: {', '.join(unknown)}")
     sections = {

@@ -37,9 +37,8 @@ def over_rows(function: Callable, sounds: Sounds, rows: np.ndarray) -> Any:
     for start in range(0, len(rows), BATCH):
         chosen = rows[start : start + BATCH]
         filled = np.resize(chosen, BATCH)  # the last batch repeats its rows
-        out = function(*sounds.read(filled), filled.astype(np.int32))
-        results.append(jax.tree.map(lambda a, n=len(chosen): np.asarray(a)[:n], out))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+        results.append(function(*sounds.read(filled), filled.astype(np.int32)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *results)
 
 
 def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
@@ -118,9 +117,7 @@ def fit_embedding(sounds: Sounds, config: Config) -> Embedding:
     return metrics.fit_embedding(over_rows(pooled, sounds, sounds.train_rows))
 
 
-def fit_prior(
-    params, fitted: Fitted, sounds: Sounds, config: Config
-) -> tuple[Mixture, Posteriors]:
+def fit_prior(params, fitted: Fitted, sounds: Sounds, config: Config) -> tuple[Mixture, Posteriors]:
     """Fits the prior to the posteriors of the training sounds under given weights."""
 
     @jax.jit

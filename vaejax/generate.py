@@ -74,9 +74,7 @@ def decode(params, fitted: Fitted, z, *, config: Config):
 
 def finish(waveform, config: Config):
     """Fades the end of a waveform [num_samples] to zero and scales its peak; silence stays so."""
-    fade = min(
-        round(config.sound.fade_out_ms * 1e-3 * config.data.sample_rate), waveform.shape[0]
-    )
+    fade = min(round(config.sound.fade_out_ms * 1e-3 * config.data.sample_rate), waveform.shape[0])
     if fade > 0:
         ramp = 0.5 * (1 + jnp.cos(jnp.pi * jnp.arange(1, fade + 1) / fade))
         waveform = waveform * jnp.concatenate([jnp.ones(waveform.shape[0] - fade), ramp])
@@ -203,8 +201,6 @@ def make_decoder(config: Config, subtype: str):
 
     @jax.jit
     def sounds(instrument, latents):
-        return in_chunks(
-            partial(sound_of, instrument, config=config, subtype=subtype), latents
-        )
+        return in_chunks(partial(sound_of, instrument, config=config, subtype=subtype), latents)
 
     return sounds

@@ -117,9 +117,7 @@ def reconstruct(run: Run, path: Path) -> Plan:
         if not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
         sounds, root = [path], path.parent
-    encode = jax.jit(
-        lambda waveforms: jax.vmap(lambda w: _encode(run, w)[0])(waveforms)
-    )
+    encode = jax.jit(lambda waveforms: jax.vmap(lambda w: _encode(run, w)[0])(waveforms))
     num_samples = run.config.data.num_samples
     means, names = [], []
     waveforms = np.zeros((ENCODE_BATCH, num_samples), np.float32)

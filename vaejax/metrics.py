@@ -141,7 +141,4 @@ def fit_embedding(pooled) -> Embedding:
     distances = np.concatenate(neighbours)
     distances = distances[np.isfinite(distances) & (distances > 0)]
     median = float(np.median(distances)) if len(distances) else 1.0
-    return Embedding(
-        *(jnp.asarray(a, jnp.float32) for a in (mean, axes, points)),
-        median_neighbour=jnp.asarray(median, jnp.float32),
-    )
+    return Embedding(*(jnp.asarray(a, jnp.float32) for a in (mean, axes, points, median)))

@@ -45,9 +45,7 @@ def draw(key, mixture: Mixture, *, temperature):
     component_key, eps_key = jax.random.split(key)
     component = jax.random.categorical(component_key, mixture.log_weights)
     eps = jax.random.normal(eps_key, mixture.means.shape[1:])
-    deviation = jnp.dot(
-        mixture.cholesky[component], eps, precision=jax.lax.Precision.HIGHEST
-    )
+    deviation = jnp.dot(mixture.cholesky[component], eps, precision=jax.lax.Precision.HIGHEST)
     return mixture.means[component] + temperature * deviation, component
 
 
@@ -135,7 +133,9 @@ def _expectation_maximisation(
         return expect(maximise(responsibilities)), None
 
     # Starts: k-means++ (Arthur & Vassilvitskii 2007) in the metric of the pooled covariance.
-    white = jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(pooled + jitter), means.T, lower=True).T
+    white = jax.scipy.linalg.solve_triangular(
+        jnp.linalg.cholesky(pooled + jitter), means.T, lower=True
+    ).T
     centres = jnp.zeros((components, latent_dim))
     distance = jnp.full(num_clips, jnp.inf)
     for k, centre_key in enumerate(jax.random.split(key, components)):

@@ -40,7 +40,9 @@ class Board:
         Args:
           inputs, outputs: [num, num_samples] float, the same sounds at every step.
         """
-        for i, (before, after) in enumerate(zip(np.asarray(inputs), np.asarray(outputs), strict=True)):
+        for i, (before, after) in enumerate(
+            zip(np.asarray(inputs), np.asarray(outputs), strict=True)
+        ):
             image = picture.pair_image(
                 self._spectrum_db(before),
                 self._spectrum_db(after),

@@ -120,9 +120,9 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
 
     @partial(jax.jit, donate_argnums=0)
     def add(rows, start, pcm, length, positions):
-        new = jax.vmap(
-            lambda p, l, at: example_at(visit_key, p, l, at, statistics, config)[0]
-        )(pcm, length, positions)
+        new = jax.vmap(lambda p, l, at: example_at(visit_key, p, l, at, statistics, config)[0])(
+            pcm, length, positions
+        )
         return jax.lax.dynamic_update_slice(rows, new, (start, 0, 0))
 
     # The first visits of the training run itself, whole batches of them.
@@ -212,17 +212,18 @@ def train_step(state: TrainState, fitted: Fitted, clips, lengths, positions, *, 
     params = optax.apply_updates(state.params, updates)
     decay = config.train.ema_decay
     ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
+    log_sigma: Any = model.apply({"params": state.params}, fitted.linear, method="log_sigma")
     # No sync with the host here: the loop reads the flag when it reads the metrics.
     is_bad = ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
-    first_bad_step = jnp.where(is_bad & (state.first_bad_step < 0), state.step, state.first_bad_step)
+    first_bad_step = jnp.where(
+        is_bad & (state.first_bad_step < 0), state.step, state.first_bad_step
+    )
     metrics = {
         "loss": loss,
         "recon": jnp.mean(terms["recon"]),
         "kl": jnp.mean(terms["kl"]),
         "beta": beta,
-        "sigma": jnp.exp(
-            model.apply({"params": state.params}, fitted.linear, method="log_sigma")
-        ),
+        "sigma": jnp.exp(log_sigma),
         "grad_norm": grad_norm,
         "learning_rate": learning_rate_schedule(config)(state.step),
         "kl_per_dim": jnp.mean(terms["kl_per_dim"], 0),

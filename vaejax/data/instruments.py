@@ -4,9 +4,10 @@ Every method of synthesis used here can be written as a sum of partials, frequen
 included (its spectrum is known: Chowning 1973), and a sum of partials cannot alias.
 
 Each instrument is a function `(start, factors, times) -> Voice`. `start` [NUM_PARTIALS] is uniform
-in 0..1, for phases; `factors` are described in `families.FACTORS`; `times` [num_frames] are the
+in 0..1, for phases; `factors` are described in `families.FACTORS`; `times` [num_frames, 1] are the
 seconds at which the envelopes are wanted, about a millisecond apart, so that all this costs little
-next to the sound itself. Axes: [num_frames, num_partials], time first.
+next to the sound itself. Axes: [num_frames, num_partials], time first. What changes with time is a
+column, what differs between partials is a row, and a product of the two is a whole sound.
 """
 
 from typing import NamedTuple
@@ -47,7 +48,7 @@ def decaying(times, seconds):
 
 
 def envelope(times, factors):
-    """[num_frames] decay towards the sustain, starting when the attack is over."""
+    """[num_frames, 1] decay towards the sustain, starting when the attack is over."""
     fall = decaying(times - factors["attack"], factors["decay"])
     return factors["sustain"] + (1.0 - factors["sustain"]) * fall
 
@@ -56,20 +57,20 @@ def lowpass(hz, cutoff, *, order=2, resonance=0.0):
     """Magnitude of a Butterworth low-pass (Butterworth 1930), with a bump at its corner.
 
     Args:
-      hz: [num_partials] frequencies.
-      cutoff: [] or [num_frames] Hz at which the power is halved.
+      hz: [1, num_partials] frequencies.
+      cutoff: [] or [num_frames, 1] Hz at which the power is halved.
       order: 6 dB per octave each.
       resonance: height of the bump, linear; it is a third of an octave wide.
     Returns:
       [num_frames or 1, num_partials] linear gain.
     """
-    relative = hz / jnp.reshape(cutoff, (-1, 1))
+    relative = hz / cutoff
     bump = 1.0 + resonance * jnp.exp(-((jnp.log2(relative) / 0.33) ** 2))
     return bump / jnp.sqrt(1.0 + relative ** (2 * order))
 
 
 def resonator(hz, centre, *, octaves=0.6, height=2.0):
-    """[num_partials] gain of a fixed formant: 1 far away, 1 + height at its centre."""
+    """[1, num_partials] gain of a fixed formant: 1 far away, 1 + height at its centre."""
     return 1.0 + height * jnp.exp(-((jnp.log2(hz / centre) / octaves) ** 2))
 
 
@@ -86,10 +87,10 @@ def unison(start, num_voices, num_harmonics, detune):
       detune: cents from the lowest voice to the highest.
     Returns:
       ratio, phase (cycles), harmonic number, weight (linear amplitude of the voice): each
-      [num_voices * num_harmonics].
+      [1, num_voices * num_harmonics].
     """
     shape = (num_voices, num_harmonics)
-    number = jnp.broadcast_to(jnp.arange(1.0, num_harmonics + 1), shape)
+    number = jnp.broadcast_to(jnp.arange(1.0, num_harmonics + 1)[None], shape)
     place = np.linspace(-0.5, 0.5, num_voices) if num_voices > 1 else np.zeros(1)
     place = place[np.argsort(np.abs(place), kind="stable"), None]
     weight = jnp.broadcast_to(0.65 ** np.arange(num_voices)[:, None], shape)
@@ -97,31 +98,32 @@ def unison(start, num_voices, num_harmonics, detune):
     # Less than a quarter of a cycle apart: voices that begin opposed and hardly differ in pitch
     # would weaken each other for the whole of the sound.
     phase = 0.25 * number * start[:num_voices, None] - 0.25
-    return ratio.ravel(), phase.ravel(), number.ravel(), weight.ravel()
+    return tuple(x.reshape(1, -1) for x in (ratio, phase, number, weight))
 
 
-def create_voice(
-    hz, ratio, phase, gain, *, sweep_seconds=0.05, noise_band=None, noise_gain=None
-) -> Voice:
-    """Pads the partials to NUM_PARTIALS with silent ones; no noise unless it is given."""
-    spare = NUM_PARTIALS - ratio.shape[0]
-    if noise_band is None:
-        noise_band, noise_gain = [[100.0, 1000.0]] * 2, jnp.zeros((gain.shape[0], 2))
+def create_voice(hz, ratio, phase, gain, *, sweep_seconds=0.05, bands=()) -> Voice:
+    """Pads the partials to NUM_PARTIALS with silent ones.
+
+    Args:
+      hz: [] or a float.
+      ratio: [1, n], frequencies over hz.
+      phase: [1, n] or a float, cycles of a cosine at time 0; -0.25 is a sine.
+      gain: [num_frames, n].
+      sweep_seconds: time constant of the pitch sweep.
+      bands: at most two of (low corner in Hz, high corner in Hz, gain [num_frames, 1]).
+    """
+    spare = NUM_PARTIALS - ratio.shape[1]
+    silent = [(100.0, 1000.0, jnp.zeros((gain.shape[0], 1)))] * (2 - len(bands))
+    bands = [*bands, *silent]
     return Voice(
         frequency=jnp.asarray(hz, jnp.float32),
-        ratio=jnp.pad(ratio, (0, spare), constant_values=1.0),
-        phase=jnp.pad(phase * jnp.ones_like(ratio), (0, spare)),
+        ratio=jnp.pad(ratio[0], (0, spare), constant_values=1.0),
+        phase=jnp.pad(jnp.broadcast_to(phase, ratio.shape)[0], (0, spare)),
         gain=jnp.pad(gain, ((0, 0), (0, spare))),
         sweep_seconds=jnp.asarray(sweep_seconds, jnp.float32),
-        noise_band=jnp.asarray(noise_band, jnp.float32),
-        noise_gain=noise_gain,
+        noise_band=jnp.array([[low, high] for low, high, _ in bands]),
+        noise_gain=jnp.concatenate([gain for _, _, gain in bands], axis=1),
     )
-
-
-def one_band(low, high, gain):
-    """Arguments of `create_voice` for a single band of noise, gain [num_frames]."""
-    pair = jnp.stack([gain, jnp.zeros_like(gain)], axis=1)
-    return {"noise_band": [[low, high], [low, high]], "noise_gain": pair}
 
 
 # --- sustained families -----------------------------------------------------------------------
@@ -139,7 +141,7 @@ def bass(start, f, times):
     opening = 1.0 + 2.0 * decaying(times - f["attack"], 0.6 * f["decay"])
     cutoff = hz * 2.0 ** (0.8 + 4.0 * f["brightness"]) * opening
     gain = weight * saw_to_square(number, f["shape"]) * lowpass(hz * ratio, cutoff, resonance=1.0)
-    return create_voice(hz, ratio, phase, gain * envelope(times, f)[:, None])
+    return create_voice(hz, ratio, phase, gain * envelope(times, f))
 
 
 def lead(start, f, times):
@@ -148,7 +150,7 @@ def lead(start, f, times):
     ratio, phase, number, weight = unison(start, 2, 64, f["detune"])
     cutoff = hz * 2.0 ** (1.5 + 4.0 * f["brightness"]) * (0.7 + 0.6 * decaying(times, 0.8))
     gain = weight * saw_to_square(number, f["shape"]) * lowpass(hz * ratio, cutoff, resonance=1.5)
-    return create_voice(hz, ratio, phase, gain * envelope(times, f)[:, None])
+    return create_voice(hz, ratio, phase, gain * envelope(times, f))
 
 
 def pad(start, f, times):
@@ -160,9 +162,9 @@ def pad(start, f, times):
     ratio, phase, number, weight = unison(start, 4, 32, f["detune"])
     opening = 1.0 - 0.85 * f["shape"] * decaying(times, 4.0 * f["attack"])
     cutoff = hz * 2.0 ** (0.5 + 3.5 * f["brightness"]) * opening
-    gain = weight * lowpass(hz * ratio, cutoff) / number * envelope(times, f)[:, None]
-    air = one_band(2.0 * hz, 8.0 * hz, f["noise"] * envelope(times, f))
-    return create_voice(hz, ratio, phase, gain, **air)
+    gain = weight * lowpass(hz * ratio, cutoff) / number * envelope(times, f)
+    air = (2.0 * hz, 8.0 * hz, f["noise"] * envelope(times, f))
+    return create_voice(hz, ratio, phase, gain, bands=[air])
 
 
 def brass(start, f, times):
@@ -175,9 +177,9 @@ def brass(start, f, times):
     loudness = jnp.clip(times / (1.5 * f["attack"]), 0.05, 1.0) * envelope(times, f)
     cutoff = hz * (1.0 + 2.0 ** (1.0 + 3.2 * f["brightness"]) * loudness**1.5)
     gain = weight * lowpass(hz * ratio, cutoff) * number**-0.4
-    gain = gain * resonator(hz * ratio, 500.0 * 3.0 ** f["shape"]) * loudness[:, None]
-    breath = one_band(500.0, 4000.0, f["noise"] * decaying(times, 3.0 * f["attack"]))
-    return create_voice(hz, ratio, phase, gain, sweep_seconds=0.04, **breath)
+    gain = gain * resonator(hz * ratio, 500.0 * 3.0 ** f["shape"]) * loudness
+    breath = (500.0, 4000.0, f["noise"] * decaying(times, 3.0 * f["attack"]))
+    return create_voice(hz, ratio, phase, gain, sweep_seconds=0.04, bands=[breath])
 
 
 def strings(start, f, times):
@@ -189,9 +191,9 @@ def strings(start, f, times):
     ratio, phase, number, weight = unison(start, 3, 42, f["detune"])
     cutoff = hz * 2.0 ** (1.0 + 3.5 * f["brightness"])
     gain = weight * lowpass(hz * ratio, cutoff, order=1) / number
-    gain = gain * resonator(hz * ratio, 300.0 * 4.0 ** f["shape"]) * envelope(times, f)[:, None]
-    bow = one_band(1500.0, 7000.0, f["noise"] * envelope(times, f))
-    return create_voice(hz, ratio, phase, gain, **bow)
+    gain = gain * resonator(hz * ratio, 300.0 * 4.0 ** f["shape"]) * envelope(times, f)
+    bow = (1500.0, 7000.0, f["noise"] * envelope(times, f))
+    return create_voice(hz, ratio, phase, gain, bands=[bow])
 
 
 def organ(start, f, times):
@@ -201,13 +203,13 @@ def organ(start, f, times):
     the bars above.
     """
     hz = midi_to_hz(f["pitch"])
-    ratio = jnp.array([1.0, 0.5, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0])
+    ratio = jnp.array([[1.0, 0.5, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]])
     upper = f["brightness"] ** jnp.array([0.3, 0.5, 0.7, 1.2, 1.6, 2.0])
-    bars = jnp.concatenate([jnp.ones(1), f["shape"] * jnp.array([0.7, 0.5]), upper])
+    bars = jnp.concatenate([jnp.ones(1), f["shape"] * jnp.array([0.7, 0.5]), upper])[None]
     # Tonewheels run freely: their phases have nothing to do with each other.
-    phase = start[:9]
-    click = one_band(800.0, 6000.0, f["noise"] * decaying(times - f["attack"], 0.03))
-    return create_voice(hz, ratio, phase, bars * envelope(times, f)[:, None], **click)
+    phase = start[None, :9]
+    click = (800.0, 6000.0, f["noise"] * decaying(times - f["attack"], 0.03))
+    return create_voice(hz, ratio, phase, bars * envelope(times, f), bands=[click])
 
 
 def flute(start, f, times):
@@ -216,11 +218,11 @@ def flute(start, f, times):
     ratio, phase, number, _ = unison(start, 1, 16, 0.0)
     even = jnp.where(number % 2 == 0, 1.0 - 0.9 * f["shape"], 1.0)
     # Upper harmonics speak later than the first and come with loudness.
-    speaking = jnp.clip(times[:, None] / (f["attack"] * (0.7 + 0.15 * number)), 0.0, 1.0)
-    gain = even * number ** -(3.2 - 2.0 * f["brightness"]) * speaking * envelope(times, f)[:, None]
+    speaking = jnp.clip(times / (f["attack"] * (0.7 + 0.15 * number)), 0.0, 1.0)
+    gain = even * number ** -(3.2 - 2.0 * f["brightness"]) * speaking * envelope(times, f)
     chiff = 1.0 + 2.0 * decaying(times - 0.5 * f["attack"], 2.0 * f["attack"])
-    breath = one_band(0.9 * hz, 5.0 * hz, f["noise"] * chiff * envelope(times, f))
-    return create_voice(hz, ratio, phase, gain, **breath)
+    breath = (0.9 * hz, 5.0 * hz, f["noise"] * chiff * envelope(times, f))
+    return create_voice(hz, ratio, phase, gain, bands=[breath])
 
 
 # --- plucked and struck families ----------------------------------------------------------------
@@ -237,9 +239,9 @@ def pluck(start, f, times):
     position = 0.08 + 0.42 * f["shape"]
     level = weight * jnp.sin(jnp.pi * number * position) / number ** (1.9 - 1.1 * f["brightness"])
     seconds = f["decay"] / (1.0 + (0.12 - 0.09 * f["brightness"]) * (number - 1.0))
-    gain = level * decaying(times[:, None] - f["attack"], seconds)
-    pick = one_band(1000.0, 7000.0, f["noise"] * decaying(times, 0.04))
-    return create_voice(hz, ratio, phase, gain, **pick)
+    gain = level * decaying(times - f["attack"], seconds)
+    pick = (1000.0, 7000.0, f["noise"] * decaying(times, 0.04))
+    return create_voice(hz, ratio, phase, gain, bands=[pick])
 
 
 def keys(start, f, times):
@@ -255,11 +257,11 @@ def keys(start, f, times):
     level = weight * jnp.sin(jnp.pi * number / 9.0) / number
     level = level * jnp.exp(-(number - 1.0) / (1.5 * 2.0 ** (3.5 * f["brightness"])))
     seconds = f["decay"] / (1.0 + 0.12 * (number - 1.0))
-    since = times[:, None] - f["attack"]
+    since = times - f["attack"]
     # Weinreich 1977: coupled strings lose energy fast at first, then slowly.
     gain = level * (0.6 * decaying(since, 0.35 * seconds) + 0.4 * decaying(since, seconds))
-    hammer = one_band(200.0, 2500.0, f["noise"] * decaying(times, 0.08))
-    return create_voice(hz, detuned * stretch, phase, gain, **hammer)
+    hammer = (200.0, 2500.0, f["noise"] * decaying(times, 0.08))
+    return create_voice(hz, detuned * stretch, phase, gain, bands=[hammer])
 
 
 def bell(start, f, times):
@@ -272,14 +274,14 @@ def bell(start, f, times):
     index = (0.5 + 5.5 * f["brightness"]) * decaying(times - f["attack"], 0.5 * f["decay"])
     # J_n(I) are the Fourier coefficients of exp(i I sin theta); 64 points are exact to float32
     # for the indices used here.
-    theta = 2.0 * jnp.pi * jnp.arange(64) / 64
-    lines = jnp.fft.fft(jnp.exp(1j * index[:, None] * jnp.sin(theta)), axis=1).real / 64
-    order = jnp.fft.fftfreq(64, 1 / 64)  # n = 0, 1, .. 31, -32, .. -1
+    theta = 2.0 * jnp.pi * jnp.arange(64)[None] / 64
+    lines = jnp.fft.fft(jnp.exp(1j * index * jnp.sin(theta)), axis=1).real / 64
+    order = jnp.fft.fftfreq(64, 1 / 64)[None]  # n = 0, 1, .. 31, -32, .. -1
     line = 1.0 + order * (1.2 + 2.4 * f["shape"])
     # Below 0 Hz a line comes back with the sign turned: sin(-wt) = -sin(wt).
-    gain = jnp.sign(line) * lines * decaying(times - f["attack"], f["decay"])[:, None]
+    gain = jnp.sign(line) * lines * decaying(times - f["attack"], f["decay"])
     beat = 2.0 ** (f["detune"] / 2400.0)
-    ratio = jnp.abs(jnp.concatenate([line / beat, line * beat]))
+    ratio = jnp.abs(jnp.concatenate([line / beat, line * beat], axis=1))
     return create_voice(hz, ratio, -0.25, jnp.concatenate([gain, 0.6 * gain], axis=1))
 
 
@@ -289,15 +291,14 @@ def mallet(start, f, times):
     Fletcher & Rossing, The Physics of Musical Instruments, chapter 19. High modes die first.
     """
     hz = midi_to_hz(f["pitch"])
-    marimba = jnp.array([1.0, 3.99, 9.85, 16.7, 24.1])
-    xylophone = jnp.array([1.0, 3.0, 6.1, 11.4, 17.2])
+    marimba = jnp.array([[1.0, 3.99, 9.85, 16.7, 24.1]])
+    xylophone = jnp.array([[1.0, 3.0, 6.1, 11.4, 17.2]])
     ratio = marimba ** (1.0 - f["shape"]) * xylophone ** f["shape"]
-    order = jnp.arange(5.0)
+    order = jnp.arange(5.0)[None]
     level = jnp.exp(-order * (2.6 - 2.2 * f["brightness"]))
-    gain = level * decaying(times[:, None] - f["attack"], f["decay"] / (1.0 + 0.8 * order))
-    phase = jnp.full(5, -0.25)
-    knock = one_band(300.0, 3000.0, f["noise"] * decaying(times, 0.05))
-    return create_voice(hz, ratio, phase, gain, **knock)
+    gain = level * decaying(times - f["attack"], f["decay"] / (1.0 + 0.8 * order))
+    knock = (300.0, 3000.0, f["noise"] * decaying(times, 0.05))
+    return create_voice(hz, ratio, -0.25, gain, bands=[knock])
 
 
 # --- drums ------------------------------------------------------------------------------------
@@ -312,31 +313,24 @@ def kick(start, f, times):
     ratio, phase, number, _ = unison(jnp.zeros(1), 1, 7, 0.0)
     drive = 0.75 * f["brightness"]
     level = jnp.where(number % 2 == 0, 0.3, 1.0) * drive ** (number - 1.0)
-    gain = level * decaying(times[:, None] - f["attack"], f["decay"] / number**0.7)
+    gain = level * decaying(times - f["attack"], f["decay"] / number**0.7)
     beater = f["noise"] * decaying(times - f["attack"], 0.03)
-    click = one_band(500.0, 1500.0 * 2.0 ** (2.5 * f["brightness"]), beater)
+    click = (500.0, 1500.0 * 2.0 ** (2.5 * f["brightness"]), beater)
     seconds = 0.01 * 5.0 ** f["shape"]
-    return create_voice(hz, ratio, phase, gain, sweep_seconds=seconds, **click)
+    return create_voice(hz, ratio, phase, gain, sweep_seconds=seconds, bands=[click])
 
 
 def snare(start, f, times):
-    """Two modes of the drum head and the noise of the wires; `shape` tunes the head."""
+    """Four modes of the drum head and the noise of the wires; `shape` tunes the head."""
     hz = 150.0 * 2.0 ** f["shape"]
-    ratio = jnp.array([1.0, 1.59, 1.83, 2.3])
-    level = jnp.array([1.0, 0.7, 0.4, 0.3])
-    head = decaying(times[:, None] - f["attack"], 0.6 * f["decay"] / ratio)
+    ratio = jnp.array([[1.0, 1.59, 1.83, 2.3]])
+    level = jnp.array([[1.0, 0.7, 0.4, 0.3]])
+    head = decaying(times - f["attack"], 0.6 * f["decay"] / ratio)
     wires = f["noise"] * decaying(times - f["attack"], f["decay"])
     stick = 0.7 * f["noise"] * decaying(times - f["attack"], 0.04)
     high = 2500.0 * 2.0 ** (2.3 * f["brightness"])
-    return create_voice(
-        hz,
-        ratio,
-        -0.25,
-        level * head,
-        sweep_seconds=0.02,
-        noise_band=[[700.0 + 0.15 * high, high], [400.0, high]],
-        noise_gain=jnp.stack([wires, stick], axis=1),
-    )
+    bands = [(700.0 + 0.15 * high, high, wires), (400.0, high, stick)]
+    return create_voice(hz, ratio, -0.25, level * head, sweep_seconds=0.02, bands=bands)
 
 
 def hat(start, f, times):
@@ -344,16 +338,16 @@ def hat(start, f, times):
 
     `shape` scales the six frequencies; a long decay is an open hat.
     """
-    squares = jnp.array([205.3, 304.4, 369.6, 522.7, 540.0, 800.0]) * (0.8 + 0.6 * f["shape"])
-    number = jnp.arange(1.0, 42.0, 2.0)
-    hz = (squares[:, None] * number).ravel()
+    squares = jnp.array([[205.3, 304.4, 369.6, 522.7, 540.0, 800.0]]) * (0.8 + 0.6 * f["shape"])
+    number = jnp.arange(1.0, 42.0, 2.0)[None]
+    hz = (squares.T * number).reshape(1, -1)
     corner = 3500.0 * 2.0 ** (1.3 * f["brightness"])
     highpass = (hz / corner) ** 4 / (1.0 + (hz / corner) ** 4)
-    level = jnp.tile(1.0 / number, 6) * highpass
+    level = jnp.tile(1.0 / number, (1, 6)) * highpass
     fall = decaying(times - f["attack"], f["decay"])
-    phase = start[: hz.size]
-    sizzle = one_band(1.4 * corner, 16000.0, f["noise"] * fall)
-    return create_voice(1000.0, hz / 1000.0, phase, level * fall[:, None], **sizzle)
+    phase = start[None, : hz.size]
+    sizzle = (1.4 * corner, 16000.0, f["noise"] * fall)
+    return create_voice(1000.0, hz / 1000.0, phase, level * fall, bands=[sizzle])
 
 
 def tom(start, f, times):
@@ -362,13 +356,13 @@ def tom(start, f, times):
     `shape` is how long the upper modes ring.
     """
     hz = midi_to_hz(f["pitch"])
-    ratio = jnp.array([1.0, 1.59, 2.14, 2.30, 2.65, 2.92, 3.16, 3.5])
-    level = jnp.exp(-jnp.arange(8.0) * (1.3 - 1.0 * f["brightness"]))
+    ratio = jnp.array([[1.0, 1.59, 2.14, 2.30, 2.65, 2.92, 3.16, 3.5]])
+    level = jnp.exp(-jnp.arange(8.0)[None] * (1.3 - 1.0 * f["brightness"]))
     seconds = f["decay"] * ratio ** -(2.0 - 1.2 * f["shape"])
-    gain = level * decaying(times[:, None] - f["attack"], seconds)
+    gain = level * decaying(times - f["attack"], seconds)
     skin = f["noise"] * decaying(times - f["attack"], 0.08)
-    slap = one_band(200.0, 1000.0 * 2.0 ** (2.0 * f["brightness"]), skin)
-    return create_voice(hz, ratio, -0.25, gain, sweep_seconds=0.06, **slap)
+    slap = (200.0, 1000.0 * 2.0 ** (2.0 * f["brightness"]), skin)
+    return create_voice(hz, ratio, -0.25, gain, sweep_seconds=0.06, bands=[slap])
 
 
 def clap(start, f, times):
@@ -378,7 +372,8 @@ def clap(start, f, times):
     bursts = jnp.where(since < 3.0 * spacing, decaying(since % spacing, 1.5 * spacing), 0.0)
     tail = 0.7 * decaying(since - 3.0 * spacing, f["decay"]) * (since >= 3.0 * spacing)
     centre = 800.0 * 2.0 ** (1.6 * f["brightness"])
-    noise = f["noise"] * jnp.stack([bursts, tail], axis=1)
-    silent = jnp.zeros((times.shape[0], 1))
-    band = [[0.7 * centre, 2.0 * centre], [0.8 * centre, 1.5 * centre]]
-    return create_voice(1000.0, jnp.ones(1), 0.0, silent, noise_band=band, noise_gain=noise)
+    bands = [
+        (0.7 * centre, 2.0 * centre, f["noise"] * bursts),
+        (0.8 * centre, 1.5 * centre, f["noise"] * tail),
+    ]
+    return create_voice(1000.0, jnp.ones((1, 1)), 0.0, jnp.zeros_like(times), bands=bands)

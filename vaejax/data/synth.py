@@ -169,9 +169,9 @@ def _block_length(sample_rate):
 
 
 def _frame_times(sample_rate, num_samples):
-    """[num_blocks + 1] seconds, the edges of the blocks that cover the clip."""
+    """[num_blocks + 1, 1] seconds, the edges of the blocks that cover the clip."""
     length = _block_length(sample_rate)
-    return jnp.arange(-(-num_samples // length) + 1) * (length / sample_rate)
+    return jnp.arange(-(-num_samples // length) + 1)[:, None] * (length / sample_rate)
 
 
 def _voice_waveform(key, voice: Voice, factors: Factors, *, sample_rate, num_samples):
@@ -185,7 +185,7 @@ def _voice_waveform(key, voice: Voice, factors: Factors, *, sample_rate, num_sam
     loudest = jnp.maximum(jnp.max(rms), 1e-9)  # 1e-9: a sound may have no partials
     tone = _partials(voice, factors, n, sample_rate=sample_rate) / loudest
     noise = _noise(key, voice.noise_band, n.size, sample_rate=sample_rate).reshape(-1, *n.shape)
-    noise = jnp.sum(_ramps(voice.noise_gain.T, length) * noise, axis=0)
+    noise = sum(_ramps(voice.noise_gain[:, i], length) * noise[i] for i in range(len(noise)))
     gate = _gate(factors, n, sample_rate=sample_rate, num_samples=num_samples)
     waveform = gate * (tone + noise)
     # A short decay leaves a mean; taking it off in the shape of the loudness leaves the ends at 0.
@@ -196,9 +196,9 @@ def _voice_waveform(key, voice: Voice, factors: Factors, *, sample_rate, num_sam
 
 
 def _ramps(frames, length):
-    """[..., num_blocks + 1] values at the edges -> [..., num_blocks, length] on straight lines."""
-    position = jnp.arange(length) / length
-    return frames[..., :-1, None] + (frames[..., 1:] - frames[..., :-1])[..., None] * position
+    """[num_blocks + 1] values at the edges -> [num_blocks, length] on straight lines."""
+    position = jnp.arange(length)[None] / length
+    return frames[:-1, None] + (frames[1:] - frames[:-1])[:, None] * position
 
 
 def _gate(factors, n, *, sample_rate, num_samples):
@@ -211,8 +211,8 @@ def _gate(factors, n, *, sample_rate, num_samples):
 
 
 def _raised_cosine(position):
-    """0 up to position 0, 1 from position 1 on."""
-    return 0.5 - 0.5 * _cosine(0.5 * jnp.clip(position, 0.0, 1.0))
+    """Exactly 0 up to position 0, 1 from position 1 on."""
+    return _cosine(0.25 - 0.25 * jnp.clip(position, 0.0, 1.0)) ** 2
 
 
 def _partials(voice: Voice, factors: Factors, n, *, sample_rate):
@@ -234,7 +234,7 @@ def _partials(voice: Voice, factors: Factors, n, *, sample_rate):
 
     hz = voice.frequency * voice.ratio
     frame_times = jnp.append(times[:, 0], times[-1, -1])[:, None]
-    highest = hz * (1.0 + depth + sweep * jnp.exp(-frame_times / seconds))
+    highest = hz[None] * (1.0 + depth + sweep * jnp.exp(-frame_times / seconds))
     gain = voice.gain * _taper(highest / sample_rate)
     increment = (jnp.minimum(hz / sample_rate, 0.5) * 2.0**32).astype(jnp.uint32)
 
@@ -271,12 +271,12 @@ def _noise(key, band, num_samples, *, sample_rate):
     Made in the frequency domain, where a filter is a product; second-order slopes.
     """
     n_fft = 2 * next_fast_len((num_samples + 1) // 2, real=True)
-    hz = jnp.arange(1, n_fft // 2) * (sample_rate / n_fft)  # neither 0 Hz nor Nyquist
+    hz = jnp.arange(1, n_fft // 2)[None] * (sample_rate / n_fft)  # neither 0 Hz nor Nyquist
     # A band above what this sample rate can hold moves down into it.
     low, high = jnp.minimum(band, 0.35 * sample_rate).T[..., None]
     power = 1.0 / ((1.0 + (low / hz) ** 4) * (1.0 + (hz / high) ** 4))
     real, imag = jax.random.uniform(key, (2, hz.size), minval=-1.0)
-    spectrum = jnp.sqrt(power) * lax.complex(real, imag)
+    spectrum = jnp.sqrt(power) * lax.complex(real, imag)[None]
     noise = jnp.fft.irfft(jnp.pad(spectrum, ((0, 0), (1, 1))), n_fft)
     # Parseval: E |spectrum|^2 = 2/3 power, and each bin counts twice.
     rms = jnp.sqrt(4.0 / 3.0 * jnp.sum(power, axis=1, keepdims=True)) / n_fft

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from vaejax import generate
 from vaejax.checkpoint import Run
+from vaejax.cli import Interrupted
 from vaejax.export.sheet import SheetWriter
 from vaejax.export.wav import (
     LATENTS,
@@ -59,11 +60,14 @@ def write_sounds(
         of just that.
     """
     config = run.config
-    files = [f"{plan.stems(i)}.{suffix}" for i in range(plan.num)] if plan.sources else None
-    first = [f"{plan.stems(i)}.{suffix}" for i in range(min(plan.num, 1000))]
-    prepare_folder(out, overwrite=overwrite, names=files or first)
-    for folder in {os.path.dirname(name) for name in files or first} - {""}:
-        (out / folder).mkdir(parents=True, exist_ok=True)
+
+    def name(i: int) -> str:
+        return f"{plan.stems(i)}.{suffix}"
+
+    prepare_folder(out, overwrite=overwrite, names=map(name, range(plan.num)))
+    if plan.sources:  # only these have subfolders
+        for folder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
+            (out / folder).mkdir(parents=True, exist_ok=True)
 
     chunk = generate.chunk_size()
     default = DEFAULT_BATCH.get(jax.default_backend(), DEFAULT_BATCH_ACCELERATOR)
@@ -85,7 +89,7 @@ def write_sounds(
         extra = {} if plan.sources is None else {"source": plan.sources[i]}
         return {
             "index": i,
-            "file": f"{plan.stems(i)}.{suffix}",
+            "file": name(i),
             "latent_row": i,
             **extra,
             **about,
@@ -98,6 +102,7 @@ def write_sounds(
 
     latents_path = out / f"{PARTIAL_PREFIX}{LATENTS}"
     done, started, after_first = 0, time.perf_counter(), 0.0
+    stopped: BaseException | None = None
     try:
         latents = np.lib.format.open_memmap(
             latents_path, "w+", np.float32, (plan.num, config.model.latent_dim)
@@ -105,33 +110,38 @@ def write_sounds(
         with (
             open(out / MANIFEST, "w", encoding="utf-8") as manifest,
             SheetWriter(out, title=title, sample_rate=config.data.sample_rate) as sheet,
-            SoundWriter(config.data.sample_rate, subtype=subtype) as writer,
             tqdm(total=plan.num, unit="sound", dynamic_ncols=True) as bar,
         ):
-            for start, batch in _batches(run, plan, subtype=subtype, batch_size=batch_size):
-                count = min(batch_size, plan.num - start)
-                rows = [row(start + j, batch, j) for j in range(count)]
-                for j in range(count):
-                    writer.submit(out / rows[j]["file"], batch["samples"][j])
-                latents[start : start + count] = batch["z"][:count]
-                manifest.writelines(json.dumps(r) + "\n" for r in rows)
-                shown = [
-                    {**r, "map": place.tolist()}
-                    for r, place in zip(rows, batch["map"], strict=False)
-                ]
-                sheet.add(shown, batch["thumbnail"][:count], batch["outline"][:count])
-                done += count
-                bar.update(count)
-                if start == 0:
-                    after_first = time.perf_counter()
+            try:
+                with SoundWriter(config.data.sample_rate, subtype=subtype) as writer:
+                    for start, batch in _batches(run, plan, subtype=subtype, batch_size=batch_size):
+                        count = min(batch_size, plan.num - start)
+                        rows = [row(start + j, batch, j) for j in range(count)]
+                        for j in range(count):
+                            writer.submit(out / rows[j]["file"], batch["samples"][j])
+                        latents[start : start + count] = batch["z"][:count]
+                        manifest.writelines(json.dumps(r) + "\n" for r in rows)
+                        places = batch["map"][:count].tolist()
+                        shown = [{**r, "map": at} for r, at in zip(rows, places, strict=True)]
+                        sheet.add(shown, batch["thumbnail"][:count], batch["outline"][:count])
+                        done += count
+                        bar.update(count)
+                        if start == 0:
+                            after_first = time.perf_counter()
+            except KeyboardInterrupt as interrupt:
+                # What is complete stays usable: the manifest and the sheet are finished too.
+                stopped = interrupt
         latents.flush()
         os.replace(latents_path, out / LATENTS)
     except BaseException as error:
         latents_path.unlink(missing_ok=True)
         _keep_complete(out)
-        if isinstance(error, OSError) and error.errno and not isinstance(error, FileNotFoundError):
+        if isinstance(error, OSError):
             raise explain_write_error(out / MANIFEST, error) from error
         raise
+    if stopped is not None:
+        _keep_complete(out)
+        raise Interrupted(f"interrupted; {out} holds the {done} sounds made until then")
     seconds = time.perf_counter() - (after_first if done > batch_size else started)
     return Made(done, (done - batch_size if done > batch_size else done) / seconds)
 

@@ -93,15 +93,12 @@ def fit(spectrograms, *, latent_dim: int) -> Linear:
     top = jnp.maximum(values[:kept], noise)
     # u_i = X' v_i / sqrt(num_clips l_i); centred already, because v_i is orthogonal to 1.
     weights = vectors[:, :kept] * jnp.sqrt((top - noise) / (num_clips * top))
-    basis = jnp.einsum(
-        "nz,ntf->ztf", weights, spectrograms, precision=jax.lax.Precision.HIGHEST
-    )
+    basis = jnp.einsum("nz,ntf->ztf", weights, spectrograms, precision=jax.lax.Precision.HIGHEST)
     missing = latent_dim - kept
     return Linear(
         loc=loc,
         basis=jnp.pad(basis, ((0, missing), (0, 0), (0, 0))),
-        eigenvalues=jnp.pad(top, (0, missing), constant_values=0.0) + jnp.where(
-            jnp.arange(latent_dim) < kept, 0.0, noise
-        ),
+        eigenvalues=jnp.pad(top, (0, missing), constant_values=0.0)
+        + jnp.where(jnp.arange(latent_dim) < kept, 0.0, noise),
         noise=noise,
     )

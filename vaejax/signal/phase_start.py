@@ -1,0 +1,321 @@
+"""Phase guessed in one pass from the shape of a magnitude spectrogram.
+
+Two slopes of the log-magnitude tell the phase (Portnoff 1979; Prusa et al. 2017): the slope over
+frequency gives the phase's advance from frame to frame, the slope over time its change from bin to
+bin. The functions here differ in how they sum these: per bin, per spectral peak, or along the path
+through the strongest bins.
+
+Every function maps a magnitude `[num_frames, num_bins]` to a phase of the same shape in radians,
+as `vaejax.signal.stft` has it: referred to the first sample of each frame. Inside, phases are in
+turns (cycles) and referred to the frame's centre, where a symmetric window adds nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.signal.framing import check_hop
+from vaejax.signal.stft import check_bins
+from vaejax.signal.windows import Window
+
+# The Gaussian exp(-pi t^2 / gamma) closest to a window of n samples has gamma = c n^2 (Prusa et al.
+# 2017, table 1). The Gaussian's own c follows from its default value of 0.01 at the ends.
+GAMMA = {"hann": 0.25645, "hamming": 0.29794, "gaussian": -np.pi / (4 * np.log(0.01))}
+
+# Bins this far below the clip's peak carry no usable slope; -200 dB also keeps the logarithm
+# finite at silence.
+RELATIVE_FLOOR = 1e-10
+TINY = 1e-30
+
+# Doublings of the search for the strongest path: 2^3 = 8 bins to either side. On 64 recorded notes
+# (n_fft 2048, hop 512) all 1025 bins gave 0.8 dB less than 8, and cost four times as much.
+DEFAULT_DOUBLINGS = 3
+
+
+def pghi_phase(
+    magnitude,
+    *,
+    n_fft: int,
+    hop_length: int,
+    window: Window = "hann",
+    look_ahead: int = 1,
+    doublings: int | None = DEFAULT_DOUBLINGS,
+    tolerance: float = 0.0,
+) -> jax.Array:
+    """Phase gradient heap integration, frame by frame, in a form without a heap.
+
+    Real-time PGHI (Prusa & Sondergaard 2016). There, a heap spreads the phase from the strongest
+    bins outward: into bin m of frame n either from the same bin of frame n - 1, by the slope over
+    frequency, or from a neighbour in frame n, by the slope over time. The bin that the heap serves
+    first is the one whose weakest link is strongest. Which bin that is depends on magnitudes only,
+    so it is found for all frames at once by repeatedly doubling the distance searched; what is left
+    to do in order is one gather per frame.
+
+    Args:
+      magnitude: `[num_frames, n_fft // 2 + 1]`, linear, >= 0.
+      n_fft, hop_length: as in `stft`.
+      window: a name with an entry in `GAMMA`.
+      look_ahead: 1 takes the slope over time between the frames before and after (best); 0 only
+        from the frame before, which lets frames be processed as they arrive.
+      doublings: paths within a frame reach 2**doublings - 1 bins; None reaches all bins, which is
+        the heap's own order.
+      tolerance: bins below this fraction of the clip's largest keep their own centre frequency and
+        are not passed through; 0 uses all.
+    Returns:
+      `[num_frames, n_fft // 2 + 1]` radians in [-pi, pi] plus a multiple of pi per bin.
+    Raises:
+      ValueError: if the shape does not fit, or the window has no entry in `GAMMA`.
+    """
+    magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
+    if look_ahead not in (0, 1):
+        raise ValueError(f"look_ahead={look_ahead} must be 0 or 1 frames")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance={tolerance} must be at least 0 and below 1; try 1e-6")
+    gamma = _gamma(window, n_fft)
+    log_magnitude = _log_magnitude(magnitude)
+    advance = _advance(log_magnitude, n_fft=n_fft, hop_length=hop_length, gamma=gamma)
+    # Turns per bin: the group delay over n_fft. More than half a frame is outside the window.
+    delay = _time_slope(log_magnitude, look_ahead) * (-gamma / (2 * np.pi * hop_length * n_fft))
+    delay = jnp.clip(delay, -0.5, 0.5)
+    across = jnp.pad(_cumulative(0.5 * (delay[:, 1:] + delay[:, :-1])), ((0, 0), (1, 0)))
+    strength = jnp.where(magnitude > tolerance * jnp.max(magnitude), magnitude, 0)
+    origin = strongest_origin(strength, doublings=doublings)
+    return _spread(advance, across, origin, n_fft=n_fft, hop_length=hop_length)
+
+
+def derivative_phase(
+    magnitude, *, n_fft: int, hop_length: int, window: Window = "hann"
+) -> jax.Array:
+    """Phase whose advance per frame follows from the log-magnitude's slope over frequency.
+
+    The zero-look-ahead part of RTPGHI (Prusa & Sondergaard 2016), summed over frames with the
+    trapezoid rule: around a partial, neighbouring bins are pulled to its frequency. The
+    simplification is CANNe's (Colonel et al. 2018), with the published sign and n_fft.
+
+    Args:
+      magnitude: `[num_frames, n_fft // 2 + 1]`, linear, >= 0.
+      n_fft, hop_length: as in `stft`.
+      window: a name with an entry in `GAMMA`.
+    Returns:
+      `[num_frames, n_fft // 2 + 1]` radians, not wrapped; frame 0 is a sum of cosines centred on
+      the frame.
+    """
+    magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
+    gamma = _gamma(window, n_fft)
+    advance = _advance(_log_magnitude(magnitude), n_fft=n_fft, hop_length=hop_length, gamma=gamma)
+    return _sum_over_frames(advance, n_fft=n_fft, hop_length=hop_length)
+
+
+def peak_phase(magnitude, *, n_fft: int, hop_length: int, window: Window = "hann") -> jax.Array:
+    """Phase that advances in every bin at the frequency of the strongest bin nearby.
+
+    Half of single pass spectrogram inversion (Beauregard et al. 2015): the frequency of a peak is
+    interpolated with a parabola through three log-magnitudes, and the bins within 2 of it, a Hann
+    window's main lobe, follow it. Unlike `spsi_phase`, each bin sums its own phase.
+
+    Args and returns: as in `derivative_phase`; any window.
+    """
+    magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
+    offset = _parabola_offset(_log_magnitude(magnitude))
+    strength = magnitude
+    for _ in range(2):
+        # Each round looks one bin further: take the neighbour's offset, seen from here.
+        for step in (-1, 1):
+            theirs = _shift(strength, step, 0)
+            stronger = theirs > strength
+            offset = jnp.where(stronger, _shift(offset, step, 0) - step, offset)
+            strength = jnp.where(stronger, theirs, strength)
+    return _sum_over_frames(offset * (hop_length / n_fft), n_fft=n_fft, hop_length=hop_length)
+
+
+def spsi_phase(magnitude, *, n_fft: int, hop_length: int, window: Window = "hann") -> jax.Array:
+    """Single pass spectrogram inversion (Beauregard et al. 2015).
+
+    As `peak_phase`, but all bins nearest to a peak take that peak's phase, which continues from
+    the same bin in the frame before.
+
+    Args and returns: as in `derivative_phase`; any window. Frame 0 has phase 0 at its centre.
+    """
+    magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
+    log_magnitude = _log_magnitude(magnitude)
+    num_bins = magnitude.shape[1]
+    below, above = _shift(magnitude, 1, jnp.inf), _shift(magnitude, -1, jnp.inf)
+    is_peak = (magnitude > below) & (magnitude >= above)
+    bins = jnp.arange(num_bins)
+    left = jax.lax.cummax(jnp.where(is_peak, bins, -num_bins), axis=1)
+    right = jax.lax.cummin(jnp.where(is_peak, bins, 2 * num_bins), axis=1, reverse=True)
+    nearest = jnp.where(bins - left <= right - bins, left, right)
+    origin = jnp.where((nearest >= 0) & (nearest < num_bins), nearest, bins)
+    advance = _parabola_offset(log_magnitude) * (hop_length / n_fft)
+    across = jnp.zeros_like(magnitude)
+    return _spread(advance, across, origin, n_fft=n_fft, hop_length=hop_length, trapezoid=False)
+
+
+def zero_phase(magnitude, *, n_fft: int, hop_length: int, window: Window = "hann") -> jax.Array:
+    """Phase 0 at the first sample of every frame."""
+    return jnp.zeros_like(check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length))
+
+
+def strongest_origin(strength, *, doublings: int | None = None) -> jax.Array:
+    """For each bin, the bin of the same frame through which the previous frame's phase enters.
+
+    From any bin j the phase may enter from the frame before, at level strength[n - 1, j], and walk
+    to bin m through neighbours, each at its own level in frame n. The origin of m is the j whose
+    path has the strongest weakest link: the order in which a heap would get there.
+
+    Args:
+      strength: `[num_frames, num_bins]`, >= 0.
+      doublings: walk at most 2**doublings - 1 bins; None for all.
+    Returns:
+      int32 `[num_frames, num_bins]`; in frame 0 every bin's is the strongest within reach.
+    """
+    strength = jnp.asarray(strength)
+    num_bins = strength.shape[1]
+    if doublings is None:
+        doublings = (num_bins - 1).bit_length()
+    # Nothing comes before frame 0: its strongest bin in reach starts the walk.
+    entry = jnp.concatenate([strength[:1], strength[:-1]])
+    bins = jnp.broadcast_to(jnp.arange(num_bins, dtype=jnp.int32), strength.shape)
+    found = []
+    for side in (1, -1):
+        # A stretch of bins maps the level x arriving at its near end to max(level, min(gate, x)) at
+        # its far end; two stretches joined map in the same form, so the stretch can double.
+        level, gate, origin = entry, _shift(strength, side, 0), bins
+        for i in range(doublings):
+            before = _shift(level, side << i, 0)
+            through = jnp.minimum(gate, before)
+            better = through > level
+            origin = jnp.where(better, _shift(origin, side << i, 0), origin)
+            level = jnp.where(better, through, level)
+            gate = jnp.minimum(gate, _shift(gate, side << i, 0))
+        found.append((level, origin))
+    (left_level, left), (right_level, right) = found
+    return jnp.where(left_level >= right_level, left, right)
+
+
+def carrier_phase(num_frames: int, *, n_fft: int, hop_length: int) -> np.ndarray:
+    """Phase of a cosine at each bin's own frequency, `[num_frames, n_fft // 2 + 1]`, in [0, 2 pi).
+
+    The cosines peak at the centre of frame 0: the term -pi k refers them to its first sample.
+    """
+    bins = np.arange(n_fft // 2 + 1, dtype=np.int64)
+    # In whole samples modulo n_fft, so that no precision is lost over long clips.
+    samples = np.arange(num_frames, dtype=np.int64)[:, None] * hop_length - n_fft // 2
+    return (2 * np.pi / n_fft * (samples * bins % n_fft)).astype(np.float32)
+
+
+def check_magnitude(magnitude, *, n_fft: int, hop_length: int) -> jax.Array:
+    """Returns `magnitude` as float32 (float64 stays), or raises ValueError saying what is wrong."""
+    magnitude = jnp.asarray(magnitude)
+    check_bins(magnitude, n_fft=n_fft, name="magnitude")
+    check_hop(hop_length)
+    if not jnp.issubdtype(magnitude.dtype, jnp.floating):
+        raise ValueError(
+            f"magnitude has dtype {magnitude.dtype}, expected real floating point; take the "
+            "magnitude of a complex spectrum first"
+        )
+    return magnitude.astype(jnp.promote_types(magnitude.dtype, jnp.float32))
+
+
+def _gamma(window: Window, n_fft: int) -> float:
+    if not isinstance(window, str) or window not in GAMMA:
+        name = window[0] if isinstance(window, tuple) else window
+        raise ValueError(
+            f"no Gaussian equivalent is known for window {name!r}; known: {', '.join(GAMMA)}; "
+            'use method "peaks", "spsi" or "griffin_lim" instead'
+        )
+    return GAMMA[window] * n_fft**2
+
+
+def _log_magnitude(magnitude):
+    floor = jnp.maximum(RELATIVE_FLOOR * jnp.max(magnitude), TINY)
+    return jnp.log(jnp.maximum(magnitude, floor))
+
+
+def _shift(values, step: int, fill):
+    """Returns values of the bin `step` below (above, if negative), `fill` outside."""
+    size = values.shape[1]
+    step = max(-size, min(step, size))
+    if step >= 0:
+        return jnp.pad(values[:, : size - step], ((0, 0), (step, 0)), constant_values=fill)
+    return jnp.pad(values[:, -step:], ((0, 0), (0, -step)), constant_values=fill)
+
+
+def _advance(log_magnitude, *, n_fft: int, hop_length: int, gamma: float):
+    """Turns per hop beyond the bin's own frequency, from the slope over bins; 0 at the ends."""
+    slope = 0.5 * (log_magnitude[:, 2:] - log_magnitude[:, :-2])
+    return jnp.pad(slope, ((0, 0), (1, 1))) * (hop_length * n_fft / (2 * np.pi * gamma))
+
+
+def _time_slope(log_magnitude, look_ahead: int):
+    """Change of the log-magnitude per frame; one-sided where a neighbour frame is missing."""
+    steps = jnp.diff(log_magnitude, axis=0)
+    backward = jnp.pad(steps, ((1, 0), (0, 0)))
+    if look_ahead == 0 or log_magnitude.shape[0] < 2:
+        return backward
+    forward = jnp.concatenate([steps, steps[-1:]])
+    return 0.5 * (forward + jnp.concatenate([steps[:1], steps]))
+
+
+def _parabola_offset(log_magnitude):
+    """Offset in bins, at most 1/2, of the top of the parabola through a bin and its neighbours."""
+    below, here, above = log_magnitude[:, :-2], log_magnitude[:, 1:-1], log_magnitude[:, 2:]
+    curvature = 2 * here - below - above
+    is_peak = (here > below) & (here >= above)
+    offset = jnp.where(is_peak, 0.5 * (above - below) / jnp.where(is_peak, curvature, 1), 0)
+    return jnp.pad(jnp.clip(offset, -0.5, 0.5), ((0, 0), (1, 1)))
+
+
+def _cumulative(values, block: int = 32):
+    """Running sum over the last axis, in blocks: two small matrix products beat a long scan."""
+    rows, size = values.shape
+    blocks = -(-size // block)
+    padded = jnp.pad(values, ((0, 0), (0, blocks * block - size))).reshape(rows, blocks, block)
+    inside = jnp.matmul(padded, np.triu(np.ones((block, block), np.float32)), precision="highest")
+    earlier = np.triu(np.ones((blocks, blocks), np.float32), 1)
+    before = jnp.matmul(inside[:, :, -1], earlier, precision="highest")
+    return (inside + before[:, :, None]).reshape(rows, -1)[:, :size]
+
+
+def _carrier_turns(num_bins: int, *, n_fft: int, hop_length: int) -> np.ndarray:
+    """Fraction of a turn that each bin's own frequency advances per hop, exact."""
+    return (np.arange(num_bins, dtype=np.int64) * hop_length % n_fft / n_fft).astype(np.float32)
+
+
+def _spread(advance, across, origin, *, n_fft: int, hop_length: int, trapezoid: bool = True):
+    """Carries phase from frame to frame at each bin's origin, then across to the bin."""
+    num_bins = advance.shape[1]
+    if trapezoid:
+        advance = jnp.concatenate([advance[:1], 0.5 * (advance[1:] + advance[:-1])])
+    carrier = _carrier_turns(num_bins, n_fft=n_fft, hop_length=hop_length)
+    entering = advance + carrier - across
+    # Frame 0 starts at phase 0 in its origins.
+    entering = entering.at[0].set(-across[0])
+
+    def step(turns, frame):
+        entering, across, origin = frame
+        turns = jnp.take(turns + entering, origin, mode="clip") + across
+        turns = turns - jnp.round(turns)
+        return turns, turns
+
+    start = jnp.zeros_like(advance[0])
+    _, turns = jax.lax.scan(step, start, (entering, across, origin))
+    # Half a turn per bin moves the reference from the frame's centre to its first sample; taken
+    # modulo a turn, for odd n_fft too.
+    bins = np.arange(num_bins, dtype=np.int64)
+    to_start = (bins * (n_fft // 2) % n_fft / n_fft).astype(np.float32)
+    return 2 * jnp.pi * (turns - to_start)
+
+
+def _sum_over_frames(advance, *, n_fft: int, hop_length: int):
+    """Integrates bin frequency plus `advance` (turns per hop) from frame 0 by trapezoids."""
+    trapezoid = 0.5 * (advance[1:] + advance[:-1])
+
+    # A scan over frames is 4x cheaper than a parallel prefix sum on CPU: it stays in the cache.
+    def step(total, change):
+        total = total + change
+        return total, total
+
+    _, summed = jax.lax.scan(step, jnp.zeros_like(advance[0]), trapezoid)
+    summed = 2 * jnp.pi * jnp.pad(summed, ((1, 0), (0, 0)))
+    return summed + carrier_phase(advance.shape[0], n_fft=n_fft, hop_length=hop_length)
