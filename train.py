@@ -153,8 +153,14 @@ def train(config: Config, workdir: Path) -> None:
             bar.update(steps_in)
             is_last = step == config.train.num_steps
 
-            if step % config.train.log_every_steps == 0 or is_last:
-                mean = {k: np.mean([np.asarray(m[k]) for m in pending], 0) for k in pending[0]}
+            every = (
+                config.train.log_every_steps,
+                config.train.eval_every_steps,
+                config.train.save_every_steps,
+            )
+            stopping = stop.requested
+            if is_last or stopping or any(step % steps == 0 for steps in every):
+                # Before anything is written: the newest checkpoint stays a good one.
                 bad = int(state.first_bad_step)
                 if bad >= 0:
                     raise FloatingPointError(
@@ -162,6 +168,9 @@ def train(config: Config, workdir: Path) -> None:
                         f"step {checkpoints.last.latest_step() or 0}; try a smaller "
                         f"--train.learning_rate than {config.train.learning_rate:g}"
                     )
+
+            if step % config.train.log_every_steps == 0 or is_last:
+                mean = {k: np.mean([np.asarray(m[k]) for m in pending], 0) for k in pending[0]}
                 now = time.perf_counter()
                 clips = len(pending) * steps_in * config.train.batch_size
                 values = tensorboard.summary(mean)
@@ -183,9 +192,8 @@ def train(config: Config, workdir: Path) -> None:
             if step % config.train.save_every_steps == 0 or is_last:
                 checkpoints.save_last(state, best_loss)
             pause += time.perf_counter() - begun
-            if stop.requested and not is_last:
-                if int(state.first_bad_step) < 0:
-                    checkpoints.save_last(state, best_loss)
+            if stopping and not is_last:
+                checkpoints.save_last(state, best_loss)
                 break
     finally:
         bar.close()

@@ -8,7 +8,14 @@ def get_config() -> Config:
         data=Data(sample_rate=16_000, clip_seconds=0.5, synth_count=192),
         features=Features(n_fft=512, hop_length=128),
         augment=Augment(pitch_semitones=1.0),
-        model=Model(latent_dim=16, width=64, num_stages=2, ppca_clips=256),
+        model=Model(
+            latent_dim=16,
+            width=64,
+            num_stages=2,
+            num_directions=64,
+            dense_width=128,
+            ppca_clips=256,
+        ),
         train=Train(
             num_steps=60,
             batch_size=16,

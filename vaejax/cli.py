@@ -124,7 +124,7 @@ def run(main: Callable[[list[str]], None]) -> None:
         if debug:
             traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
-        if not isinstance(error, (ValueError, OSError)):
+        if not isinstance(error, (ValueError, OSError, FloatingPointError)):
             text = f"{type(error).__name__}: {text} (--debug shows where)"
         print(f"error: {text}", file=sys.stderr)
         code = FAILED

@@ -85,11 +85,12 @@ class Augment:
 
 @dataclass(frozen=True)
 class Model:
-    """Residual 1-D convolutions over time around a linear path that starts as probabilistic PCA."""
+    """Residual 1-D convolutions over time, and a perceptron between z and principal directions,
+    around a linear path that is probabilistic PCA."""
 
     latent_dim: int = 64
     """Dimensions of z."""
-    width: int = 384
+    width: int = 192
     """Channels of the convolutions."""
     num_stages: int = 3
     """Times that the encoder halves (and the decoder doubles) the number of frames."""
@@ -97,6 +98,12 @@ class Model:
     """Residual blocks per stage."""
     kernel_size: int = 3
     """Frames that a convolution sees."""
+    num_directions: int = 256
+    """Principal directions that the perceptron reads and writes; at least latent_dim."""
+    dense_width: int = 1024
+    """Units of the perceptron's hidden layers."""
+    dense_depth: int = 2
+    """Hidden layers of the perceptron."""
     ppca_clips: int = 1536
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
     linear path out."""
@@ -233,6 +240,9 @@ POSITIVE = (
     "model.width",
     "model.num_blocks",
     "model.kernel_size",
+    "model.num_directions",
+    "model.dense_width",
+    "model.dense_depth",
     "train.num_steps",
     "train.batch_size",
     "train.steps_per_dispatch",
@@ -324,9 +334,14 @@ def check(config: Config) -> None:
         f"model.latent_dim={model.latent_dim} must be smaller than the {values} feature values",
     )
     require(
-        model.ppca_clips == 0 or model.ppca_clips > model.latent_dim,
-        f"model.ppca_clips={model.ppca_clips} must exceed model.latent_dim={model.latent_dim}: "
-        f"try {4 * model.latent_dim}",
+        model.num_directions >= model.latent_dim,
+        f"model.num_directions={model.num_directions} must be at least model.latent_dim="
+        f"{model.latent_dim}; try {4 * model.latent_dim}",
+    )
+    require(
+        model.ppca_clips == 0 or model.ppca_clips > model.num_directions,
+        f"model.ppca_clips={model.ppca_clips} must exceed model.num_directions="
+        f"{model.num_directions}; try {4 * model.num_directions}",
     )
     for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):
         value = getattr(train, name)

@@ -84,11 +84,16 @@ def fit(
         mixture = _expectation_maximisation(
             jax.random.key(seed), means, variances, pooled, components=components
         )
-        score = float(jnp.mean(jax.vmap(partial(log_density, mixture))(held_out_means)))
+        score = float(_mean_log_density(mixture, held_out_means))
         if score > best_score:
             best, best_score = mixture, score
         components *= 2
     return best
+
+
+@jax.jit
+def _mean_log_density(mixture: Mixture, latents):
+    return jnp.mean(jax.vmap(partial(log_density, mixture))(latents))
 
 
 def _component_log_densities(mixture: Mixture, z):

@@ -114,7 +114,7 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     )
     shape = (config.num_frames, config.features.num_bins)
     if config.model.ppca_clips == 0:
-        return Fitted(statistics, linear.flat(*shape, config.model.latent_dim))
+        return Fitted(statistics, linear.flat(*shape, config.model.num_directions))
 
     _, order_key, visit_key = keys_of(config)
 
@@ -132,7 +132,10 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
         positions = jnp.arange(start, start + size, dtype=jnp.uint32)
         index = np.asarray(batches.shuffled_indices(order_key, positions, num_clips=num_clips))
         rows = add(rows, start, *sounds.read(train_rows[index]), positions)
-    return Fitted(statistics, linear.fit(rows, latent_dim=config.model.latent_dim))
+    fitted = linear.fit(
+        rows, latent_dim=config.model.latent_dim, num_directions=config.model.num_directions
+    )
+    return Fitted(statistics, fitted)
 
 
 def create_optimizer(config: Config) -> optax.GradientTransformation:
@@ -163,7 +166,7 @@ def learning_rate_schedule(config: Config) -> optax.Schedule:
 def create_state(config: Config) -> TrainState:
     """The state before the first step."""
     model = create_model(config)
-    flat = linear.flat(config.num_frames, config.features.num_bins, config.model.latent_dim)
+    flat = linear.flat(config.num_frames, config.features.num_bins, config.model.num_directions)
 
     @jax.jit
     def init(key):

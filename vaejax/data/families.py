@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from vaejax.data import instruments
-from vaejax.data.instruments import Factors, Voice
+from vaejax.data.voice import Factors, Voice
 
 Range = tuple[float, float]
 

@@ -10,28 +10,12 @@ next to the sound itself. Axes: [num_frames, num_partials], time first. What cha
 column, what differs between partials is a row, and a product of the two is a whole sound.
 """
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
-Factors = dict[str, Array]
+from vaejax.data.voice import create_voice
 
-NUM_PARTIALS = 128  # the same for all instruments, so that one compiled program plays them all
 LN_60_DB = 6.907755  # natural log of the amplitude ratio of 60 dB
-
-
-class Voice(NamedTuple):
-    """One sound before it is sampled. Frames are the instants `times` given to the instrument."""
-
-    frequency: Array  # [] Hz, what `ratio` multiplies
-    ratio: Array  # [num_partials] frequency of each partial over `frequency`
-    phase: Array  # [num_partials] cycles at time 0 of a cosine
-    gain: Array  # [num_frames, num_partials] amplitude, in any unit; may be negative
-    sweep_seconds: Array  # [] time constant of the pitch sweep
-    noise_band: Array  # [2, 2] low and high corner of two bands of noise, Hz
-    noise_gain: Array  # [num_frames, 2] RMS of each band over that of the loudest frame's partials
 
 
 def midi_to_hz(pitch):
@@ -101,31 +85,6 @@ def unison(start, num_voices, num_harmonics, detune):
     return tuple(x.reshape(1, -1) for x in (ratio, phase, number, weight))
 
 
-def create_voice(hz, ratio, phase, gain, *, sweep_seconds=0.05, bands=()) -> Voice:
-    """Pads the partials to NUM_PARTIALS with silent ones.
-
-    Args:
-      hz: [] or a float.
-      ratio: [1, n], frequencies over hz.
-      phase: [1, n] or a float, cycles of a cosine at time 0; -0.25 is a sine.
-      gain: [num_frames, n].
-      sweep_seconds: time constant of the pitch sweep.
-      bands: at most two of (low corner in Hz, high corner in Hz, gain [num_frames, 1]).
-    """
-    spare = NUM_PARTIALS - ratio.shape[1]
-    silent = [(100.0, 1000.0, jnp.zeros((gain.shape[0], 1)))] * (2 - len(bands))
-    bands = [*bands, *silent]
-    return Voice(
-        frequency=jnp.asarray(hz, jnp.float32),
-        ratio=jnp.pad(ratio[0], (0, spare), constant_values=1.0),
-        phase=jnp.pad(jnp.broadcast_to(phase, ratio.shape)[0], (0, spare)),
-        gain=jnp.pad(gain, ((0, 0), (0, spare))),
-        sweep_seconds=jnp.asarray(sweep_seconds, jnp.float32),
-        noise_band=jnp.array([[low, high] for low, high, _ in bands]),
-        noise_gain=jnp.concatenate([gain for _, _, gain in bands], axis=1),
-    )
-
-
 # --- sustained families -----------------------------------------------------------------------
 
 
@@ -148,7 +107,8 @@ def lead(start, f, times):
     """Subtractive: two bright oscillators, saw to square by `shape`, with vibrato."""
     hz = midi_to_hz(f["pitch"])
     ratio, phase, number, weight = unison(start, 2, 64, f["detune"])
-    cutoff = hz * 2.0 ** (1.5 + 4.0 * f["brightness"]) * (0.7 + 0.6 * decaying(times, 0.8))
+    closed = 3.0 * hz
+    cutoff = closed * (14000.0 / closed) ** f["brightness"] * (0.7 + 0.6 * decaying(times, 0.8))
     gain = weight * saw_to_square(number, f["shape"]) * lowpass(hz * ratio, cutoff, resonance=1.5)
     return create_voice(hz, ratio, phase, gain * envelope(times, f))
 
@@ -178,7 +138,8 @@ def brass(start, f, times):
     cutoff = hz * (1.0 + 2.0 ** (1.0 + 3.2 * f["brightness"]) * loudness**1.5)
     gain = weight * lowpass(hz * ratio, cutoff) * number**-0.4
     gain = gain * resonator(hz * ratio, 500.0 * 3.0 ** f["shape"]) * loudness
-    breath = (500.0, 4000.0, f["noise"] * decaying(times, 3.0 * f["attack"]))
+    onset = 0.25 + 0.75 * decaying(times, 3.0 * f["attack"])
+    breath = (500.0, 4000.0, f["noise"] * onset * envelope(times, f))
     return create_voice(hz, ratio, phase, gain, sweep_seconds=0.04, bands=[breath])
 
 

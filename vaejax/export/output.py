@@ -3,6 +3,7 @@
 The device makes batch n + 1 while threads write batch n.
 """
 
+import io
 import json
 import os
 import time
@@ -104,23 +105,25 @@ def write_sounds(
     done, started, after_first = 0, time.perf_counter(), 0.0
     stopped: BaseException | None = None
     try:
-        latents = np.lib.format.open_memmap(
-            latents_path, "w+", np.float32, (plan.num, config.model.latent_dim)
-        )
         with (
+            # A stream, not a memory map: a full disk is then an OSError to report, not a SIGBUS.
+            open(latents_path, "wb") as latents,
             open(out / MANIFEST, "w", encoding="utf-8") as manifest,
             SheetWriter(out, title=title, sample_rate=config.data.sample_rate) as sheet,
             tqdm(total=plan.num, unit="sound", dynamic_ncols=True) as bar,
         ):
+            latents.write(_npy_header(plan.num, config.model.latent_dim))
             try:
                 with SoundWriter(config.data.sample_rate, subtype=subtype) as writer:
                     for start, batch in _batches(run, plan, subtype=subtype, batch_size=batch_size):
                         count = min(batch_size, plan.num - start)
                         rows = [row(start + j, batch, j) for j in range(count)]
+                        # The sounds go last: one without its latent and its line would be lost
+                        # to --overwrite, a line without its sound is dropped by _keep_complete.
+                        latents.write(batch["z"][:count].astype("<f4").tobytes())
+                        manifest.writelines(json.dumps(r) + "\n" for r in rows)
                         for j in range(count):
                             writer.submit(out / rows[j]["file"], batch["samples"][j])
-                        latents[start : start + count] = batch["z"][:count]
-                        manifest.writelines(json.dumps(r) + "\n" for r in rows)
                         places = batch["map"][:count].tolist()
                         shown = [{**r, "map": at} for r, at in zip(rows, places, strict=True)]
                         sheet.add(shown, batch["thumbnail"][:count], batch["outline"][:count])
@@ -131,7 +134,10 @@ def write_sounds(
             except KeyboardInterrupt as interrupt:
                 # What is complete stays usable: the manifest and the sheet are finished too.
                 stopped = interrupt
-        latents.flush()
+                rows_written = latents.tell() - len(_npy_header(plan.num, config.model.latent_dim))
+                rows_written //= 4 * config.model.latent_dim
+                latents.seek(0)
+                latents.write(_npy_header(rows_written, config.model.latent_dim))
         os.replace(latents_path, out / LATENTS)
     except BaseException as error:
         latents_path.unlink(missing_ok=True)
@@ -140,8 +146,8 @@ def write_sounds(
             raise explain_write_error(out / MANIFEST, error) from error
         raise
     if stopped is not None:
-        _keep_complete(out)
-        raise Interrupted(f"interrupted; {out} holds the {done} sounds made until then")
+        complete = _keep_complete(out)
+        raise Interrupted(f"interrupted; {out} holds the {complete} sounds made until then")
     seconds = time.perf_counter() - (after_first if done > batch_size else started)
     return Made(done, (done - batch_size if done > batch_size else done) / seconds)
 
@@ -178,12 +184,24 @@ def _batches(
         yield start, jax.tree.map(np.asarray, current)
 
 
-def _keep_complete(out: Path) -> None:
-    """After a failure: drops the lines of the manifest whose file was never finished."""
+def _npy_header(num: int, latent_dim: int) -> bytes:
+    """What a .npy file of float32 [num, latent_dim] begins with; as long for every num."""
+    header = io.BytesIO()
+    about = {"descr": "<f4", "fortran_order": False, "shape": (num, latent_dim)}
+    np.lib.format.write_array_header_1_0(header, about)
+    return header.getvalue()
+
+
+def _keep_complete(out: Path) -> int:
+    """After a failure: drops the lines of the manifest whose file was never finished.
+
+    Returns:
+      The lines that are left.
+    """
     path = out / MANIFEST
+    whole = []
     try:
         lines = path.read_text("utf-8").splitlines(keepends=True)
-        whole = []
         for line in lines:
             try:
                 if (out / json.loads(line)["file"]).exists():
@@ -193,3 +211,4 @@ def _keep_complete(out: Path) -> None:
         path.write_text("".join(whole), "utf-8")
     except OSError:
         pass
+    return len(whole)

@@ -16,5 +16,8 @@ def create_model(config: Config) -> VAE:
         num_stages=config.model.num_stages,
         num_blocks=config.model.num_blocks,
         kernel_size=config.model.kernel_size,
+        num_directions=config.model.num_directions,
+        dense_width=config.model.dense_width,
+        dense_depth=config.model.dense_depth,
         dtype=jnp.dtype(config.model.compute_dtype),
     )

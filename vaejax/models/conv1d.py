@@ -2,8 +2,14 @@
 
 One clip in, one clip out: [num_frames, num_bins], no batch axis. Encoder and decoder add
 corrections, zero at the start, to a linear path fitted beforehand (`models.linear`), so that step 0
-is probabilistic PCA. Corrections are measured in the units of the linear path's own uncertainty:
-the posterior's standard deviation for the latent mean, the likelihood's for the spectrogram.
+is probabilistic PCA. There are two kinds of corrections:
+
+- dense: between z and the coordinates along some hundred principal directions, most of which z has
+  no dimension for. It bends the plane of PCA into a surface, and learns in a few hundred steps;
+- convolutional: between z and the spectrogram itself, for what no principal direction holds.
+
+Corrections are measured in the units of the linear path's own uncertainty: the posterior's standard
+deviation for the latent mean, the likelihood's for the spectrogram.
 """
 
 from typing import Any
@@ -30,6 +36,24 @@ class Block(nn.Module):
             self.width, (self.kernel_size,), dtype=self.dtype, kernel_init=nn.initializers.zeros
         )(nn.gelu(update))
         return h + update
+
+
+class Dense(nn.Module):
+    """A residual perceptron [..] -> [out], zero at the start."""
+
+    width: int
+    depth: int
+    out: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        """`depth` hidden layers, the later ones around identity."""
+        h = nn.Dense(self.width, dtype=self.dtype)(x)
+        for _ in range(self.depth - 1):
+            h = h + nn.Dense(self.width, dtype=self.dtype)(nn.gelu(h))
+        h = nn.gelu(h).astype(jnp.float32)
+        return nn.Dense(self.out, kernel_init=nn.initializers.zeros)(h)
 
 
 class Encoder(nn.Module):
@@ -98,24 +122,36 @@ class VAE(nn.Module):
     num_stages: int
     num_blocks: int
     kernel_size: int
+    num_directions: int
+    dense_width: int
+    dense_depth: int
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Builds the two halves; sigma starts at the linear path's."""
+        """Builds the halves; sigma starts at the linear path's."""
         shape = (self.width, self.num_stages, self.num_blocks, self.kernel_size, self.dtype)
         self.encoder = Encoder(self.latent_dim, *shape)
         self.decoder = Decoder(self.num_frames, self.num_bins, *shape)
+        dense = (self.dense_width, self.dense_depth)
+        self.dense_encoder = Dense(*dense, 2 * self.latent_dim, self.dtype)
+        self.dense_decoder = Dense(*dense, self.num_directions, self.dtype)
         self.log_sigma_offset = self.param("log_sigma_offset", nn.initializers.zeros, ())
 
     def encode(self, x, linear: Linear):
         """Spectrogram [num_frames, num_bins] -> posterior mean and logvar, [latent_dim] each."""
-        mean, logvar = linear_path.posterior(linear, x)
-        delta_mean, delta_logvar = self.encoder(x - linear.loc)
-        return mean + jnp.exp(0.5 * logvar) * delta_mean, logvar + delta_logvar
+        coordinates = linear_path.coordinates(linear, x)
+        mean, logvar = linear_path.posterior(linear, coordinates, latent_dim=self.latent_dim)
+        unit = linear_path.unit(linear, latent_dim=self.latent_dim)
+        dense_mean, dense_logvar = jnp.split(self.dense_encoder(coordinates / unit), 2)
+        conv_mean, conv_logvar = self.encoder(x - linear.loc)
+        sigma = jnp.exp(0.5 * logvar)
+        return mean + sigma * (dense_mean + conv_mean), logvar + dense_logvar + conv_logvar
 
     def decode(self, z, linear: Linear):
         """Latent [latent_dim] -> mean of the likelihood, [num_frames, num_bins]."""
-        return linear_path.likelihood_mean(linear, z) + jnp.sqrt(linear.noise) * self.decoder(z)
+        unit = linear_path.unit(linear, latent_dim=self.latent_dim)
+        coordinates = linear_path.likelihood_coordinates(linear, z) + unit * self.dense_decoder(z)
+        return linear_path.at(linear, coordinates) + jnp.sqrt(linear.noise) * self.decoder(z)
 
     def log_sigma(self, linear: Linear):
         """Log standard deviation of the likelihood, one for all values."""

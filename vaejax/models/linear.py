@@ -8,7 +8,9 @@ diagonal, so is the posterior of a VAE whose encoder and decoder are linear (Luc
 
     mean_i = w_i' (x - loc) / l_i        var_i = sigma^2 / l_i
 
-A VAE that adds zero-initialised corrections to this starts where PCA ends.
+A VAE that adds zero-initialised corrections to this starts where PCA ends. Beyond the directions that
+z has for itself, some more principal directions are kept: a nonlinear decoder predicts a sound's
+coordinates along them from z, and an encoder reads them.
 """
 
 from typing import NamedTuple
@@ -22,32 +24,50 @@ class Linear(NamedTuple):
 
     loc: jax.Array
     """[num_frames, num_bins], mean of the spectrograms."""
-    basis: jax.Array
-    """[latent_dim, num_frames, num_bins], the columns of W; a row of zeros is a latent that the
-    clips have no variance for."""
+    directions: jax.Array
+    """[num_directions, num_frames, num_bins], orthonormal u_i, the latent_dim first ones being the
+    columns of U; zeros where the clips have no further direction."""
     eigenvalues: jax.Array
-    """[latent_dim], l_i, never below sigma^2."""
+    """[num_directions], l_i, falling; the latent_dim first ones are never below sigma^2."""
     noise: jax.Array
     """[], sigma^2 per value."""
 
 
-def posterior(linear: Linear, spectrogram):
-    """Mean and log-variance [latent_dim] of z given a spectrogram [num_frames, num_bins]."""
-    mean = jnp.tensordot(linear.basis, spectrogram - linear.loc, 2) / linear.eigenvalues
-    return mean, jnp.log(linear.noise / linear.eigenvalues)
+def coordinates(linear: Linear, spectrogram):
+    """Coordinates [num_directions] of a spectrogram [num_frames, num_bins]."""
+    return jnp.tensordot(linear.directions, spectrogram - linear.loc, 2)
 
 
-def likelihood_mean(linear: Linear, z):
-    """The spectrogram [num_frames, num_bins] that z [latent_dim] stands for."""
-    return linear.loc + jnp.tensordot(z, linear.basis, 1)
+def at(linear: Linear, coordinates):
+    """The spectrogram [num_frames, num_bins] at some coordinates [num_directions]."""
+    return linear.loc + jnp.tensordot(coordinates, linear.directions, 1)
 
 
-def flat(num_frames, num_bins, latent_dim) -> Linear:
+def posterior(linear: Linear, coordinates, *, latent_dim: int):
+    """Mean and log-variance [latent_dim] of z, given coordinates [num_directions]."""
+    eigenvalues = linear.eigenvalues[:latent_dim]
+    # w_i' (x - loc) / l_i  with  w_i = u_i sqrt(l_i - sigma^2)
+    mean = jnp.sqrt(eigenvalues - linear.noise) / eigenvalues * coordinates[:latent_dim]
+    return mean, jnp.log(linear.noise / eigenvalues)
+
+
+def likelihood_coordinates(linear: Linear, z):
+    """Coordinates [num_directions] of the spectrogram that z [latent_dim] stands for."""
+    scale = jnp.sqrt(linear.eigenvalues[: z.shape[0]] - linear.noise)
+    return jnp.pad(scale * z, (0, linear.eigenvalues.shape[0] - z.shape[0]))
+
+
+def unit(linear: Linear, *, latent_dim: int):
+    """What coordinates are measured in by a network: the spread along the last direction of z."""
+    return jnp.sqrt(linear.eigenvalues[latent_dim - 1])
+
+
+def flat(num_frames, num_bins, num_directions) -> Linear:
     """A linear path that adds nothing: prior as posterior, zero as mean, unit noise."""
     return Linear(
         loc=jnp.zeros((num_frames, num_bins)),
-        basis=jnp.zeros((latent_dim, num_frames, num_bins)),
-        eigenvalues=jnp.ones(latent_dim),
+        directions=jnp.zeros((num_directions, num_frames, num_bins)),
+        eigenvalues=jnp.ones(num_directions),
         noise=jnp.ones(()),
     )
 
@@ -60,7 +80,7 @@ def _gram(spectrograms):
     return jnp.dot(rows, rows.T, precision=jax.lax.Precision.HIGHEST), jnp.mean(spectrograms, 0)
 
 
-def fit(spectrograms, *, latent_dim: int) -> Linear:
+def fit(spectrograms, *, latent_dim: int, num_directions: int) -> Linear:
     """Fits probabilistic PCA to a set of spectrograms by the Gram matrix.
 
     The number of clips is far below the number of values, so the eigenvectors of the clips' Gram
@@ -68,7 +88,9 @@ def fit(spectrograms, *, latent_dim: int) -> Linear:
 
     Args:
       spectrograms: [num_clips, num_frames, num_bins] float32.
-      latent_dim: dimensions kept; those beyond the rank of the data come out as zeros.
+      latent_dim: dimensions of z.
+      num_directions: principal directions kept, latent_dim or more; those beyond the rank of the
+        data come out as zeros.
 
     Returns:
       The fitted path.
@@ -82,23 +104,32 @@ def fit(spectrograms, *, latent_dim: int) -> Linear:
     values = jnp.maximum(values[::-1], 0.0) / num_clips
     vectors = vectors[:, ::-1]
 
-    kept = min(latent_dim, num_clips - 1)
     total = jnp.sum(values)
+    kept = min(latent_dim, num_clips - 1)
     left_out = num_frames * num_bins - latent_dim
     # At least a millionth of the variance per value: a set that PCA rebuilds without error would
     # otherwise make the likelihood infinite.
     noise = jnp.maximum(
         (total - jnp.sum(values[:kept])) / left_out, 1e-6 * total / (num_frames * num_bins) + 1e-12
     )
-    top = jnp.maximum(values[:kept], noise)
-    # u_i = X' v_i / sqrt(num_clips l_i); centred already, because v_i is orthogonal to 1.
-    weights = vectors[:, :kept] * jnp.sqrt((top - noise) / (num_clips * top))
-    basis = jnp.einsum("nz,ntf->ztf", weights, spectrograms, precision=jax.lax.Precision.HIGHEST)
-    missing = latent_dim - kept
+    # u_i = X' v_i / sqrt(num_clips l_i); centred already, because v_i is orthogonal to 1. What is
+    # a rounding error beside the largest has no direction of its own.
+    found = min(num_directions, num_clips - 1)
+    top = values[:found]
+    is_real = top > 1e-6 * values[0]
+    scale = jnp.where(is_real, 1.0 / jnp.sqrt(num_clips * jnp.where(is_real, top, 1.0)), 0.0)
+    directions = jnp.einsum(
+        "nz,ntf->ztf",
+        vectors[:, :found] * scale,
+        spectrograms,
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    missing = num_directions - found
+    eigenvalues = jnp.pad(jnp.where(is_real, top, 0.0), (0, missing))
+    is_latent = jnp.arange(num_directions) < latent_dim
     return Linear(
         loc=loc,
-        basis=jnp.pad(basis, ((0, missing), (0, 0), (0, 0))),
-        eigenvalues=jnp.pad(top, (0, missing), constant_values=0.0)
-        + jnp.where(jnp.arange(latent_dim) < kept, 0.0, noise),
+        directions=jnp.pad(directions, ((0, missing), (0, 0), (0, 0))),
+        eigenvalues=jnp.where(is_latent, jnp.maximum(eigenvalues, noise), eigenvalues),
         noise=noise,
     )

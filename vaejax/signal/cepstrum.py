@@ -82,7 +82,7 @@ def delta(features, *, win_length: int = 9, mode: str = "interp") -> jax.Array:
     pads = [(half, half)] + [(0, 0)] * (features.ndim - 1)
     padded = features if mode == "interp" else jnp.pad(features, pads, mode=mode)
     count = padded.shape[0] - 2 * half
-    slope = sum(
+    slope = jnp.zeros((), features.dtype) + sum(
         n * (padded[half + n : half + n + count] - padded[half - n : half - n + count])
         for n in range(1, half + 1)
     )

@@ -31,7 +31,7 @@ def cqt(
     """Constant-Q transform with Hann windows (Brown 1991); close to `librosa.cqt` transposed.
 
     Frame t is centred on sample t * hop_length, with silence outside the clip. librosa resamples
-    octave by octave; this computes every bin at the full rate, so the two agree within about one
+    octave by octave; this computes every bin at the full rate, so the two agree within about two
     percent of the peak.
 
     Args:

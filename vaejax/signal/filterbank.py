@@ -65,7 +65,8 @@ def mel_filterbank(
     if norm == "slaney":
         filters = (filters * (2.0 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
     elif isinstance(norm, (int, float)) and norm > 0:
-        sizes = np.linalg.norm(filters, ord=norm, axis=1, keepdims=True)
+        # In float64, as librosa.util.normalize does.
+        sizes = np.linalg.norm(filters.astype(np.float64), ord=norm, axis=1, keepdims=True)
         filters = filters / np.where(sizes > np.finfo(np.float32).tiny, sizes, 1)
     elif norm is not None:
         raise ValueError(f'norm={norm!r} must be "slaney", a number above 0, or None')

@@ -100,7 +100,8 @@ def get_window(window: Window, win_length: int):
     if isinstance(window, str):
         if window not in WINDOWS:
             raise ValueError(f"unknown window {window!r}; known: {', '.join(sorted(WINDOWS))}")
-        return WINDOWS[window](win_length, *parameters)
+        # One sample of a window that starts at 0 would silence everything; SciPy gives 1 as well.
+        return np.ones(1) if win_length == 1 else WINDOWS[window](win_length, *parameters)
     samples = window if isinstance(window, jax.Array) else np.asarray(window)
     if samples.shape != (win_length,):
         raise ValueError(

@@ -1,0 +1,262 @@
+"""Shared by all tests: the CPU, one compilation cache, a scratch cache of sounds, one trained run.
+
+Rank promotion is not forbidden here: the signal code multiplies [num_frames, n_fft] by a window
+[n_fft] throughout. The tests of the model and of the objective, where a promoted axis would be a
+bug, forbid it with the fixture `no_rank_promotion`.
+"""
+
+import atexit
+import contextlib
+import importlib.util
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+# Before jax is imported, and inherited by the scripts that tests start and by parallel workers.
+if "VAEJAX_TESTS_SCRATCH" not in os.environ:
+    os.environ["VAEJAX_TESTS_SCRATCH"] = tempfile.mkdtemp(prefix="vaejax-tests-")
+    atexit.register(shutil.rmtree, os.environ["VAEJAX_TESTS_SCRATCH"], ignore_errors=True)
+SCRATCH = Path(os.environ["VAEJAX_TESTS_SCRATCH"])
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["VAEJAX_CACHE"] = str(SCRATCH / "sounds")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(SCRATCH / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
+
+from vaejax import cli, training  # noqa: E402
+from vaejax.config import (  # noqa: E402
+    Augment,
+    Config,
+    Data,
+    Features,
+    Model,
+    Objective,
+    Prior,
+    Train,
+)
+from vaejax.data import corpus  # noqa: E402
+from vaejax.data.sounds import Sounds  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The tiny preset with everything that a test's time depends on pinned.
+TINY = (
+    *("--config", "configs/tiny.py"),
+    *("--model.latent_dim", "8", "--model.width", "32", "--model.ppca_clips", "64"),
+    *("--train.num_steps", "30", "--train.batch_size", "16", "--train.steps_per_dispatch", "1"),
+    *("--train.log_every_steps", "1", "--train.eval_every_steps", "10"),
+    *("--train.save_every_steps", "5", "--train.board_clips", "1"),
+    *("--prior.max_components", "2"),
+)
+
+
+class Done(NamedTuple):
+    """What a script did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def no_rank_promotion():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def small_config(**sections) -> Config:
+    """A config of a second's work; a section is a dict of the fields that differ."""
+    base = {
+        "data": {"sample_rate": 8000, "clip_seconds": 0.25, "holdout_fraction": 0.2},
+        "features": {"n_fft": 256, "hop_length": 64},
+        "augment": {"gain_db": 1.0, "shift_ms": 1.0, "pitch_semitones": 1.0},
+        "model": {
+            "latent_dim": 4,
+            "width": 16,
+            "num_stages": 2,
+            "num_blocks": 1,
+            "kernel_size": 3,
+            "ppca_clips": 32,
+            "compute_dtype": "float32",
+        },
+        "objective": {"beta": 1.0, "beta_warmup_steps": 0},
+        "train": {"num_steps": 16, "batch_size": 8, "warmup_steps": 2, "steps_per_dispatch": 1},
+        "prior": {"max_components": 2},
+    }
+    kinds = {
+        "data": Data,
+        "features": Features,
+        "augment": Augment,
+        "model": Model,
+        "objective": Objective,
+        "train": Train,
+        "prior": Prior,
+    }
+    return Config(**{k: kinds[k](**{**base[k], **sections.get(k, {})}) for k in kinds})
+
+
+def small_sounds(config: Config, num: int) -> Sounds:
+    """Decaying tones with two overtones, in two folders, in memory."""
+    rng = np.random.default_rng(7)
+    rate, samples = config.data.sample_rate, config.pack_samples
+    t = np.arange(samples) / rate
+    tones = []
+    for _ in range(num):
+        hz, decay = rng.uniform(150, 900), rng.uniform(3, 20)
+        level = rng.uniform(0.1, 1.0, 3)
+        partials = sum(a * np.sin(2 * np.pi * hz * (k + 1) * t) for k, a in enumerate(level))
+        tone = partials * np.exp(-decay * t) * np.minimum(1, t * 400)
+        tones.append(np.round(32767 * tone / np.abs(tone).max()).astype(np.int16))
+    labels = [("low", "high")[i % 2] for i in range(num)]
+    packed = corpus.Corpus(
+        clips=np.stack(tones),
+        lengths=np.full(num, samples, np.int32),
+        names=[f"{labels[i]}/{i:04d}.wav" for i in range(num)],
+        labels=labels,
+        hashes=[f"{(i * 2654435761) % 2**32:016x}" for i in range(num)],
+        factors={},
+        rejected=[],
+        sample_rate=rate,
+        source="memory",
+        fingerprint="memory",
+    )
+    held_out = np.zeros(num, bool)
+    held_out[::5] = True
+    return Sounds(packed, held_out)
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    """The function `small_config`."""
+    return small_config
+
+
+@pytest.fixture(scope="session")
+def config():
+    return small_config()
+
+
+@pytest.fixture(scope="session")
+def make_sounds():
+    """The function `small_sounds`."""
+    return small_sounds
+
+
+@pytest.fixture(scope="session")
+def sounds(config):
+    return small_sounds(config, 40)
+
+
+@pytest.fixture(scope="session")
+def fitted(config, sounds):
+    return training.fit(sounds, config)
+
+
+def _load_script(name: str):
+    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: tyro resolves the annotations of its dataclass there.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def call_script(name: str, *argv) -> Done:
+    """Runs train.py or sample.py in this process, as `python NAME.py ARGV` would."""
+    module = _load_script(name)
+    out, err = io.StringIO(), io.StringIO()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    old_argv, sys.argv = sys.argv, [f"{name}.py", *map(str, argv)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.run(module.main)
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.argv = old_argv
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Done(code or 0, out.getvalue(), err.getvalue())
+
+
+def start_script(name: str, *argv) -> subprocess.Popen:
+    """Starts train.py or sample.py as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / f"{name}.py"), *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_script(name: str, *argv) -> Done:
+    """Runs train.py or sample.py as a process of its own."""
+    process = start_script(name, *argv)
+    out, err = process.communicate(timeout=300)
+    return Done(process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def call():
+    """The function `call_script`."""
+    return call_script
+
+
+@pytest.fixture(scope="session")
+def start():
+    """The function `start_script`."""
+    return start_script
+
+
+@pytest.fixture(scope="session")
+def run():
+    """The function `run_script`."""
+    return run_script
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Options of train.py: the tiny preset, pinned."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """48 tones of a sixth to half a second in three folders, one of them inside another."""
+    root = tmp_path_factory.mktemp("tones")
+    rng = np.random.default_rng(3)
+    rate = 22_050
+    for i in range(48):
+        label = ("bass", "bell", "bell/soft")[i % 3]
+        t = np.arange(int(rate * rng.uniform(0.15, 0.6))) / rate
+        hz, decay = rng.uniform(80, 200) * (1 + 4 * (i % 3)), rng.uniform(4, 16)
+        tone = np.sin(2 * np.pi * hz * t) + 0.3 * np.sin(2 * np.pi * 2.7 * hz * t)
+        tone *= np.exp(-decay * t) * np.minimum(1, t * 500)
+        (root / label).mkdir(parents=True, exist_ok=True)
+        soundfile.write(root / label / f"{i:02d}.wav", 0.5 * tone / np.abs(tone).max(), rate)
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, tiny, folder):
+    """The run folder of a finished run; a test that alters it works on a copy."""
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    done = run_script("train", *tiny, "--data", folder, "--workdir", workdir)
+    assert done.code == 0, done.err
+    return workdir

@@ -1,0 +1,106 @@
+"""From a config to the two parts of a set, and what the screen says of it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import soundfile
+
+from vaejax.config import Config, Data
+from vaejax.data import sounds
+from vaejax.data.sounds import Sounds
+
+
+@pytest.fixture
+def settings(tmp_path, make_config):
+    """A config whose source is a folder of its own."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "set"
+    for i in range(20):
+        (root / f"k{i % 2}").mkdir(parents=True, exist_ok=True)
+        wave = np.sin(0.05 * (i + 1) * np.arange(rng.integers(800, 4000))) * 0.3
+        soundfile.write(root / f"k{i % 2}" / f"{i:02d}.wav", wave, 8000)
+    return make_config(data={"source": str(root)})
+
+
+def with_data(config: Config, **changes) -> Config:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+
+
+def test_every_sound_is_on_exactly_one_side(settings):
+    loaded = sounds.load(settings)
+    rows = np.concatenate([loaded.train_rows, loaded.held_out_rows])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(20))
+    assert len(loaded.held_out_rows) >= 1
+
+
+def test_packs_have_the_length_that_the_config_asks_for(settings):
+    loaded = sounds.load(settings)
+    clips, lengths = loaded.read(loaded.train_rows[:3])
+    assert clips.shape == (3, settings.pack_samples)
+    assert clips.dtype == np.int16
+    assert lengths.shape == (3,)
+    np.testing.assert_array_equal(clips, loaded.corpus.clips[loaded.train_rows[:3]])
+
+
+def test_held_out_rows_are_in_the_order_of_their_hashes(settings):
+    loaded = sounds.load(with_data(settings, holdout_fraction=0.5))
+    hashes = [loaded.corpus.hashes[row] for row in loaded.held_out_rows]
+    assert len(hashes) > 3
+    assert hashes == sorted(hashes)
+
+
+def test_held_out_sounds_stay_held_out_when_files_are_added(settings, tmp_path):
+    half = with_data(settings, holdout_fraction=0.5)
+    before = sounds.load(half)
+    soundfile.write(tmp_path / "set/k0/new.wav", np.sin(np.arange(3000)) * 0.5, 8000)
+    after = sounds.load(half)
+    names = [{s.corpus.names[row] for row in s.held_out_rows} for s in (before, after)]
+    assert names[1] - names[0] <= {"k0/new.wav"}
+    assert names[0] <= names[1]
+
+
+def test_cache_goes_where_the_config_says(settings, tmp_path):
+    sounds.load(with_data(settings, cache_dir=str(tmp_path / "here")))
+    assert any((tmp_path / "here").iterdir())
+
+
+def test_report_counts_sounds_folders_and_rejected_files(settings, tmp_path):
+    for i in range(7):
+        (tmp_path / f"set/bad{i}.wav").write_bytes(b"no sound")
+    loaded = sounds.load(settings)
+    report = sounds.report(loaded)
+    held_out = int(loaded.held_out.sum())
+    assert f"20 sounds in 2 folders from {tmp_path / 'set'}" in report
+    assert f"{20 - held_out} to train on, {held_out} held out" in report
+    assert "7 files rejected" in report
+    assert "bad0.wav: " in report
+    assert "bad5.wav" not in report
+    assert report.endswith("and 2 more")
+
+
+def test_report_of_a_clean_set_is_one_line(settings):
+    assert "\n" not in sounds.report(sounds.load(settings))
+
+
+def test_too_few_sounds_are_refused_with_the_numbers(settings, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(3):
+        soundfile.write(few / f"{i}.wav", np.sin(0.1 * (i + 1) * np.arange(900)) * 0.5, 8000)
+    with pytest.raises(ValueError, match=r"found 3 usable sounds in .*few, need at least 4"):
+        sounds.load(with_data(settings, source=str(few)))
+
+
+def test_missing_folder_is_named(settings):
+    with pytest.raises(FileNotFoundError, match="/no/such/folder"):
+        sounds.load(with_data(settings, source="/no/such/folder"))
+
+
+def test_train_rows_are_those_not_held_out():
+    split = Sounds(corpus=None, held_out=np.array([True, False, False, True]))
+    np.testing.assert_array_equal(split.train_rows, [1, 2])
+
+
+def test_source_is_the_built_in_set_by_default():
+    assert Data().source == "synth"

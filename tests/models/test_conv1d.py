@@ -1,0 +1,170 @@
+"""The model: pPCA at step 0, its shapes, its types."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.decomposition import PCA
+
+from vaejax import objectives, training
+from vaejax.models import create_model, linear
+from vaejax.models.conv1d import VAE
+
+pytestmark = pytest.mark.usefixtures("no_rank_promotion")
+
+
+def spectrograms(sounds, rows, statistics, config):
+    with jax.numpy_rank_promotion("allow"):
+        clips, lengths = sounds.read(rows)
+        return jax.jit(
+            jax.vmap(
+                lambda pcm, length: training.spectrogram_of(
+                    training.raw_clip(pcm, length, config), statistics, config
+                )
+            )
+        )(clips, lengths)
+
+
+@pytest.fixture(scope="module")
+def fresh(config):
+    return create_model(config), training.create_state(config).params
+
+
+@partial(jax.jit, static_argnums=0)
+def encode(model, params, x, path):
+    return model.apply({"params": params}, x, path, method="encode")
+
+
+@partial(jax.jit, static_argnums=0)
+def decode(model, params, z, path):
+    return model.apply({"params": params}, z, path, method="decode")
+
+
+def reconstruct(model, params, x, path):
+    return decode(model, params, encode(model, params, x, path)[0], path)
+
+
+def perturbed(params):
+    """Weights away from their start, where no kernel is zero."""
+    rng = np.random.default_rng(5)
+    return jax.tree.map(lambda p: p + 0.05 * rng.standard_normal(p.shape, np.float32), params)
+
+
+def test_step_0_reconstructs_as_ppca_does_also_what_it_was_not_fitted_on(
+    fresh, config, sounds, fitted
+):
+    model, params = fresh
+    train_rows, held_out_rows = sounds.train_rows, sounds.held_out_rows
+    x = np.asarray(spectrograms(sounds, train_rows, fitted.statistics, config))
+    unseen = np.asarray(spectrograms(sounds, held_out_rows, fitted.statistics, config))
+    path = linear.fit(x, latent_dim=config.model.latent_dim)
+
+    # The oracle, in float64: pPCA shrinks each principal coordinate by (l_i - sigma^2) / l_i.
+    rows = x.reshape(len(x), -1).astype(np.float64)
+    pca = PCA(config.model.latent_dim, svd_solver="full").fit(rows)
+    values = pca.explained_variance_ * (len(rows) - 1) / len(rows)
+    left_out = rows.shape[1] - config.model.latent_dim
+    total = ((rows - rows.mean(0)) ** 2).sum() / len(rows)
+    noise = (total - values.sum()) / left_out
+    for clips in (x, unseen):
+        flat = clips.reshape(len(clips), -1).astype(np.float64)
+        shrunk = pca.transform(flat) * (values - noise) / values
+        expected = pca.mean_ + shrunk @ pca.components_
+        got = jax.vmap(lambda one: reconstruct(model, params, one, path))(clips)
+        np.testing.assert_allclose(np.asarray(got).reshape(len(clips), -1), expected, atol=2e-3)
+    np.testing.assert_allclose(path.noise, noise, rtol=1e-3)
+
+
+def test_step_0_of_a_run_is_the_linear_path_that_was_fitted(fresh, config, sounds, fitted):
+    model, params = fresh
+    x = spectrograms(sounds, sounds.held_out_rows[:1], fitted.statistics, config)[0]
+    mean, logvar = encode(model, params, x, fitted.linear)
+    expected_mean, expected_logvar = jax.jit(linear.posterior)(fitted.linear, x)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logvar, expected_logvar, rtol=1e-6)
+    np.testing.assert_allclose(
+        decode(model, params, mean, fitted.linear),
+        jax.jit(linear.likelihood_mean)(fitted.linear, mean),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    log_sigma = model.apply({"params": params}, fitted.linear, method="log_sigma")
+    np.testing.assert_allclose(np.exp(2 * log_sigma), fitted.linear.noise, rtol=1e-6)
+
+
+def test_elbo_at_step_0_is_the_evidence():
+    # The posterior of the linear path is exact, so the bound is tight (Lucas et al. 2019).
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 24)) + 0.5 * rng.normal(size=(50, 24))
+    rows = rows.reshape(50, 4, 6).astype(np.float32)
+    path = linear.fit(rows, latent_dim=2)
+    model = VAE(4, 6, 2, width=4, num_stages=1, num_blocks=1, kernel_size=3)
+    params = jax.jit(model.init)(jax.random.key(0), rows[0], path)["params"]
+    keys = jax.random.split(jax.random.key(1), 4_000)
+    terms = jax.jit(
+        jax.vmap(lambda key: objectives.example_terms(params, rows[0], path, key, model=model))
+    )(keys)
+    bounds = -np.asarray(terms["recon"] + terms["kl"], np.float64)
+    basis = np.asarray(path.basis, np.float64).reshape(2, -1)
+    evidence = stats.multivariate_normal(
+        np.asarray(path.loc).reshape(-1), basis.T @ basis + float(path.noise) * np.eye(24)
+    ).logpdf(rows[0].reshape(-1))
+    error = bounds.std() / np.sqrt(len(bounds))
+    assert error < 0.05
+    assert bounds.mean() == pytest.approx(evidence, abs=4 * error + 1e-3)
+
+
+@pytest.mark.parametrize("num_stages", [0, 1, 2, 3])
+@pytest.mark.parametrize("num_frames", [16, 17, 19, 23])
+def test_any_number_of_frames_comes_back_with_its_shape(num_frames, num_stages):
+    model = VAE(num_frames, 9, 3, width=4, num_stages=num_stages, num_blocks=1, kernel_size=3)
+    path = linear.flat(num_frames, 9, 3)
+
+    def forward(key):
+        x = jnp.ones((num_frames, 9))
+        params = model.init(key, x, path)["params"]
+        mean, logvar = model.apply({"params": params}, x, path, method="encode")
+        return mean, logvar, model.apply({"params": params}, mean, path, method="decode")
+
+    shapes = jax.tree.map(lambda s: s.shape, jax.eval_shape(forward, jax.random.key(0)))
+    assert shapes == ((3,), (3,), (num_frames, 9))
+
+
+def test_corrections_are_in_units_of_the_linear_paths_uncertainty(fresh, config, fitted):
+    model, params = fresh
+    params = perturbed(params)
+    x = fitted.linear.loc + 0.5
+    wide = fitted.linear._replace(noise=4 * fitted.linear.noise)
+    means, logvars, outs = [], [], []
+    for path in (fitted.linear, wide):
+        base_mean, base_logvar = linear.posterior(path, x)
+        mean, logvar = encode(model, params, x, path)
+        means.append((mean - base_mean) / np.exp(0.5 * base_logvar))
+        logvars.append(logvar - base_logvar)
+        z = jnp.ones(config.model.latent_dim)
+        out = decode(model, params, z, path)
+        outs.append((out - linear.likelihood_mean(path, z)) / np.sqrt(path.noise))
+    for pair in (means, logvars, outs):
+        assert np.abs(pair[0]).max() > 1e-2  # the corrections are on
+        np.testing.assert_allclose(*pair, rtol=1e-3, atol=1e-3)
+
+
+def test_weights_stay_float32_and_results_close_under_bfloat16(make_config, fresh, fitted):
+    _, params = fresh
+    params = perturbed(params)
+    full = create_model(make_config())
+    half = create_model(make_config(model={"compute_dtype": "bfloat16"}))
+    x = fitted.linear.loc + 0.3
+    made = jax.eval_shape(half.init, jax.random.key(0), x, fitted.linear)
+    assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
+    results = [
+        (*encode(m, params, x, fitted.linear), reconstruct(m, params, x, fitted.linear))
+        for m in (full, half)
+    ]
+    for exact, rough in zip(*results, strict=True):
+        assert rough.dtype == jnp.float32
+        assert np.abs(exact - rough).max() > 0  # bfloat16 was really used
+        assert np.linalg.norm(exact - rough) < 0.03 * np.linalg.norm(exact)

@@ -1,0 +1,136 @@
+"""Configs: what is refused and with which numbers, what survives the way to disk and back."""
+
+import dataclasses
+import json
+
+import pytest
+
+from vaejax import config as configs
+
+
+def change(config, name, value):
+    section, field = name.split(".")
+    part = dataclasses.replace(getattr(config, section), **{field: value})
+    return dataclasses.replace(config, **{section: part})
+
+
+def test_default_config_passes_its_own_checks():
+    configs.check(configs.Config())
+
+
+@pytest.mark.parametrize("name", configs.POSITIVE)
+def test_zero_is_refused_where_a_field_must_be_positive(config, name):
+    with pytest.raises(ValueError, match=rf"^{name}=0 must be greater than 0$"):
+        configs.check(change(config, name, 0))
+
+
+@pytest.mark.parametrize("name", configs.NOT_NEGATIVE)
+def test_negative_is_refused_where_a_field_cannot_be(config, name):
+    with pytest.raises(ValueError, match=rf"^{name}=-1 must not be negative$"):
+        configs.check(change(config, name, -1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.holdout_fraction": 0.6}, r"data\.holdout_fraction=0\.6 must lie in \(0, 0\.5\]"),
+        ({"data.holdout_fraction": 0.0}, r"data\.holdout_fraction=0\.0 must lie"),
+        ({"data.trim_db": 0.0}, r"data\.trim_db=0\.0 must be negative"),
+        ({"train.ema_decay": 1.0}, r"train\.ema_decay=1\.0 must lie in \[0, 1\)"),
+        ({"train.final_learning_rate": 1.5}, r"train\.final_learning_rate=1\.5 is a share"),
+        ({"sound.peak_db": 1.0}, r"sound\.peak_db=1\.0 must be at most 0"),
+        ({"features.n_fft": 255}, r"features\.n_fft=255 must be even"),
+        (
+            {"features.hop_length": 129},
+            r"features\.hop_length=129 is more than half of features\.n_fft=256.*try 64",
+        ),
+        (
+            {"data.clip_seconds": 0.03},
+            r"data\.clip_seconds=0\.03 at 8000 Hz has 240 samples, fewer than features\.n_fft=256"
+            r".*--data\.clip_seconds 0\.032",
+        ),
+        (
+            {"model.num_stages": 5},
+            r"model\.num_stages=5 halves .* a clip has 32 frames; at least 64 .* num_stages 4",
+        ),
+        ({"model.kernel_size": 4}, r"model\.kernel_size=4 must be odd"),
+        ({"model.latent_dim": 32 * 129}, r"model\.latent_dim=4128 must be smaller than the 4128"),
+        ({"model.ppca_clips": 4}, r"model\.ppca_clips=4 must exceed model\.latent_dim=4: try 16"),
+        (
+            {"train.steps_per_dispatch": 8, "train.log_every_steps": 10},
+            r"train\.log_every_steps=10 must be a multiple of train\.steps_per_dispatch=8; try 16",
+        ),
+        (
+            {"train.num_steps": 2**30, "train.batch_size": 8},
+            r"train\.num_steps=1073741824 x train\.batch_size=8 must stay below",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_numbers(config, changes, message):
+    for name, value in changes.items():
+        config = change(config, name, value)
+    with pytest.raises(ValueError, match=message):
+        configs.check(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.clip_seconds": 0.032, "model.num_stages": 0},
+        {"model.num_stages": 4},
+        {"features.hop_length": 128},
+        {"model.ppca_clips": 16},
+    ],
+)
+def test_the_value_that_a_refusal_suggests_is_accepted(config, changes):
+    for name, value in changes.items():
+        config = change(config, name, value)
+    configs.check(config)
+
+
+def test_num_frames_is_that_of_centred_frames(config):
+    assert config.data.num_samples == 2000
+    assert config.num_frames == 1 + 2000 // 64
+    assert config.features.num_bins == 129
+
+
+def test_a_pack_holds_what_raising_the_pitch_reads_beyond_the_clip(make_config):
+    config = make_config(augment={"pitch_semitones": 12.0})
+    assert config.pack_samples >= 2 * config.data.num_samples
+    assert make_config(augment={"pitch_semitones": 0.0}).pack_samples == 2000
+
+
+def test_saved_config_loads_equal(tmp_path, config):
+    configs.save(config, tmp_path / "config.json")
+    assert configs.load(tmp_path / "config.json") == config
+
+
+def test_unknown_settings_in_a_saved_config_are_named(config):
+    values = json.loads(json.dumps(configs.to_dict(config)))
+    values["model"]["depth"] = 3
+    values["extra"] = {}
+    with pytest.raises(ValueError, match=r"^unknown settings: extra, model\.depth$"):
+        configs.from_dict(values)
+
+
+def test_differences_name_fields_with_old_and_new(config):
+    changed = change(change(config, "model.width", 99), "train.seed", 5)
+    assert configs.differences(config, config) == {}
+    assert configs.differences(config, changed) == {
+        "model.width": (16, 99),
+        "train.seed": (0, 5),
+    }
+
+
+def test_get_reads_a_dotted_name(config):
+    assert configs.get(config, "model.latent_dim") == 4
+
+
+@pytest.mark.parametrize("name", sorted(configs.RESUMABLE))
+def test_every_resumable_name_is_a_field(config, name):
+    configs.get(config, name)
+
+
+def test_a_config_cannot_be_changed_in_place(config):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.train.seed = 1

@@ -1,0 +1,34 @@
+"""What is said of a latent that is dead, half dead, alive."""
+
+import numpy as np
+import pytest
+
+from vaejax import diagnostics
+
+
+def test_active_units_counts_dimensions_above_the_threshold():
+    assert diagnostics.active_units(np.array([0.0, 0.005, 0.02, 3.0])) == 2
+    assert diagnostics.active_units(np.zeros(4)) == 0
+
+
+def test_threshold_is_that_of_burda_et_al():
+    assert diagnostics.active_units(np.array([0.0099, 0.0101])) == 1
+
+
+@pytest.mark.parametrize(("kl", "units"), [(0.0, 0), (0.01, 5), (10.0, 0)])
+def test_collapse_is_reported_with_a_way_out(kl, units):
+    warning = diagnostics.collapse_warning(kl, units, 16)
+    assert "the latent has collapsed" in warning
+    assert "--objective.beta" in warning
+    assert "of 16" in warning
+
+
+def test_mostly_unused_latent_is_reported_with_the_numbers():
+    warning = diagnostics.collapse_warning(8.0, 3, 64)
+    assert warning.startswith("only 3 of 64 latent dimensions are in use")
+    assert "--model.latent_dim 6" in warning
+
+
+@pytest.mark.parametrize(("kl", "units", "latent_dim"), [(8.0, 8, 64), (3.0, 2, 8), (1.0, 1, 4)])
+def test_a_live_latent_is_no_warning(kl, units, latent_dim):
+    assert diagnostics.collapse_warning(kl, units, latent_dim) is None

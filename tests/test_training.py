@@ -1,0 +1,284 @@
+"""The training step: a function of (seed, step), whatever the dispatch, the storage or the batch."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vaejax import features, training
+from vaejax.data import batches
+
+
+def equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def run_steps(config, sounds, fitted, num):
+    """The state after a number of steps, and the metrics of each dispatch."""
+    steps, steps_in = training.make_steps(config, sounds, fitted)
+    state, metrics = training.create_state(config), []
+    for step in range(0, num, steps_in):
+        state, m = steps(state, step)
+        metrics.append(m)
+    return state, metrics
+
+
+@pytest.fixture(scope="module")
+def eight_steps(config, sounds, fitted):
+    return run_steps(config, sounds, fitted, 8)
+
+
+# What is fitted before
+
+
+def test_statistics_are_those_of_every_raw_training_clip(config, sounds, fitted):
+    clips, lengths = sounds.read(sounds.train_rows)
+    raw = jax.jit(jax.vmap(lambda p, n: training.raw_clip(p, n, config)))(clips, lengths)
+    expected = features.fit_statistics([raw], n_fft=256, hop_length=64, exponent=0.3)
+    # The last batch of 8 of 32 clips is whole, so that no clip counts twice.
+    assert len(sounds.train_rows) == 32
+    np.testing.assert_allclose(fitted.statistics.mean, expected.mean, rtol=1e-5)
+    np.testing.assert_allclose(fitted.statistics.scale, expected.scale, rtol=1e-5)
+
+
+def test_linear_path_is_left_out_on_request(make_config, sounds):
+    config = make_config(model={"ppca_clips": 0})
+    fitted = training.fit(sounds, config)
+    np.testing.assert_array_equal(fitted.linear.basis, 0.0)
+    assert float(fitted.linear.noise) == 1.0
+
+
+def test_fit_is_the_same_every_time(config, sounds, fitted):
+    equal(training.fit(sounds, config), fitted)
+
+
+# The state
+
+
+def test_weights_depend_on_the_seed(config, make_config):
+    other = make_config(train={"seed": 1})
+    a, again, b = (training.create_state(c).params for c in (config, config, other))
+    equal(a, again)
+    kernel = [p["encoder"]["Dense_0"]["kernel"] for p in (a, b)]
+    assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
+
+
+def test_new_state_is_at_step_0_with_the_average_at_the_weights(config):
+    state = training.create_state(config)
+    assert int(state.step) == 0
+    assert int(state.first_bad_step) == -1
+    equal(state.params, state.ema)
+
+
+# The schedule
+
+
+def test_learning_rate_warms_up_in_a_line_and_decays_by_a_cosine(make_config):
+    config = make_config(
+        train={
+            "num_steps": 100,
+            "warmup_steps": 10,
+            "learning_rate": 2e-3,
+            "final_learning_rate": 0.1,
+        }
+    )
+    schedule = training.learning_rate_schedule(config)
+    for step in (0, 1, 5, 10):
+        assert float(schedule(step)) == pytest.approx(2e-3 * step / 10, rel=1e-5, abs=1e-12)
+    for step in (10, 40, 55, 100):
+        share = 0.5 * (1 + np.cos(np.pi * (step - 10) / 90))
+        assert float(schedule(step)) == pytest.approx(2e-3 * (0.1 + 0.9 * share), rel=1e-4)
+
+
+def test_warm_up_longer_than_the_run_is_shortened(make_config):
+    config = make_config(train={"num_steps": 4, "warmup_steps": 100, "learning_rate": 1e-3})
+    schedule = training.learning_rate_schedule(config)
+    assert float(schedule(3)) == pytest.approx(1e-3, rel=1e-5)
+
+
+# One step
+
+
+@pytest.fixture(scope="module")
+def one_step(config, sounds, fitted):
+    """A step by hand: its arguments, and what it returns."""
+    state = training.create_state(config)
+    positions = batches.positions_at(state.step, batch_size=8)
+    index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
+    clips, lengths = sounds.read(sounds.train_rows[np.asarray(index)])
+    step = jax.jit(lambda *a: training.train_step(*a, config=config))
+    return state, clips, lengths, positions, step(state, fitted, clips, lengths, positions)
+
+
+def test_step_counts_and_reports_scalars(config, one_step):
+    *_, (state, metrics) = one_step
+    assert int(state.step) == 1
+    assert int(state.first_bad_step) == -1
+    for name in ("loss", "recon", "kl", "beta", "sigma", "grad_norm", "learning_rate"):
+        assert metrics[name].shape == (), name
+        assert np.isfinite(metrics[name]), name
+    assert metrics["kl_per_dim"].shape == metrics["mean_variance"].shape == (4,)
+    np.testing.assert_allclose(metrics["loss"], metrics["recon"] + metrics["kl"], rtol=1e-6)
+
+
+def test_average_follows_the_weights_by_its_decay(config, one_step, eight_steps):
+    before, *_, (after, _) = one_step
+    decay = config.train.ema_decay
+    jax.tree.map(
+        lambda e0, p1, e1: np.testing.assert_allclose(
+            e1, decay * np.asarray(e0) + (1 - decay) * np.asarray(p1), rtol=1e-5, atol=1e-7
+        ),
+        before.ema,
+        after.params,
+        after.ema,
+    )
+    eighth, _ = eight_steps
+    gap = optax.global_norm(jax.tree.map(jnp.subtract, eighth.ema, eighth.params))
+    assert float(gap) > 0
+
+
+def test_step_of_a_loop_is_the_step_by_hand(one_step, config, sounds, fitted):
+    *_, (by_hand, _) = one_step
+    looped, _ = run_steps(config, sounds, fitted, 1)
+    for left, right in zip(
+        jax.tree.leaves(by_hand.params), jax.tree.leaves(looped.params), strict=True
+    ):
+        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_every_weight_learns(config, eight_steps):
+    start = training.create_state(config).params
+    end, _ = eight_steps
+    for (path, a), b in zip(
+        jax.tree.flatten_with_path(start)[0], jax.tree.leaves(end.params), strict=True
+    ):
+        assert np.abs(a - b).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_loss_falls_within_a_few_steps(make_config, sounds, fitted):
+    config = make_config(
+        train={"num_steps": 40, "learning_rate": 5e-3, "warmup_steps": 2, "ema_decay": 0.5}
+    )
+    state, _ = run_steps(config, sounds, fitted, 40)
+    measure = jax.jit(lambda params, *a: training.eval_step(params, fitted, *a, config=config))
+    rows = sounds.train_rows
+    losses = []
+    for params in (training.create_state(config).ema, state.ema):
+        terms = measure(params, *sounds.read(rows), rows.astype(np.int32))
+        losses.append(float(np.mean(terms["recon"] + terms["kl"])))
+    # Per feature value: by more than a hundredth of a nat.
+    assert losses[1] < losses[0] - 0.01 * 32 * 129
+
+
+# Order of work
+
+
+def test_steps_in_one_dispatch_equal_single_steps(make_config, sounds, fitted, eight_steps):
+    config = make_config(
+        train={
+            "steps_per_dispatch": 4,
+            "log_every_steps": 4,
+            "eval_every_steps": 4,
+            "save_every_steps": 4,
+        }
+    )
+    scanned, scanned_metrics = run_steps(config, sounds, fitted, 8)
+    single, single_metrics = eight_steps
+    assert int(scanned.step) == int(single.step) == 8
+    assert len(scanned_metrics) == 2
+    for left, right in zip(
+        jax.tree.leaves(scanned.params), jax.tree.leaves(single.params), strict=True
+    ):
+        # Adam divides by the root of a second moment: a weight whose gradient is next to nothing
+        # moves by its rounding, at most by the learning rate.
+        np.testing.assert_allclose(left, right, atol=2e-3)
+    for name in ("loss", "recon", "kl", "learning_rate", "kl_per_dim"):
+        mean = np.mean([m[name] for m in single_metrics[:4]], 0)
+        np.testing.assert_allclose(scanned_metrics[0][name], mean, rtol=1e-3, err_msg=name)
+
+
+def test_streamed_training_equals_resident_training_bit_for_bit(make_config, make_sounds):
+    config = make_config(data={"device_budget_mb": 1})
+    sounds = make_sounds(config, 320)
+    # 256 training clips of 2,126 int16 samples are 1.04 MB.
+    size = len(sounds.train_rows) * config.pack_samples * 2
+    assert 2**20 < size < 2 * 2**20
+    fitted = training.fit(sounds, config)
+    resident = make_config(data={"device_budget_mb": 2})
+    streamed_state, streamed_metrics = run_steps(config, sounds, fitted, 4)
+    resident_state, resident_metrics = run_steps(resident, sounds, fitted, 4)
+    equal(streamed_state, resident_state)
+    equal(streamed_metrics, resident_metrics)
+
+
+def test_a_run_resumed_from_its_state_is_the_run_that_was_not(config, sounds, fitted, eight_steps):
+    steps, _ = training.make_steps(config, sounds, fitted)
+    state = training.create_state(config)
+    for step in range(3):
+        state, _ = steps(state, step)
+    stored = jax.tree.map(np.asarray, state)
+    steps, _ = training.make_steps(config, sounds, fitted)
+    state = jax.tree.map(jnp.array, stored)
+    for step in range(3, 8):
+        state, _ = steps(state, step)
+    equal(state, eight_steps[0])
+
+
+def test_an_example_depends_on_its_position_alone(config, sounds, fitted):
+    visit_key = training.keys_of(config)[2]
+    clips, lengths = sounds.read(sounds.train_rows[:4])
+    example = jax.jit(
+        jax.vmap(
+            lambda p, n, at: training.example_at(visit_key, p, n, at, fitted.statistics, config)[0]
+        )
+    )
+    positions = jnp.arange(4, dtype=jnp.uint32)
+    together = example(clips, lengths, positions)
+    alone = example(clips[2:3], lengths[2:3], positions[2:3])
+    np.testing.assert_allclose(together[2], alone[0], rtol=1e-4, atol=1e-4)
+    elsewhere = example(clips[2:3], lengths[2:3], positions[3:4])
+    assert np.abs(elsewhere[0] - alone[0]).max() > 0.1
+
+
+# A loss that is not finite
+
+
+def test_first_bad_step_is_the_first_and_stays(make_config, sounds, fitted):
+    config = make_config(train={"learning_rate": 1e30, "warmup_steps": 0})
+    state, metrics = run_steps(config, sounds, fitted, 5)
+    losses = [bool(np.isfinite(m["loss"]) and np.isfinite(m["grad_norm"])) for m in metrics]
+    assert losses[0]
+    assert not all(losses)
+    assert int(state.first_bad_step) == losses.index(False)
+
+
+# Evaluation
+
+
+def test_evaluation_draws_the_same_noise_every_time_and_in_any_batch(config, sounds, fitted):
+    params = training.create_state(config).ema
+    evaluate = jax.jit(lambda *a: training.eval_step(params, fitted, *a, config=config))
+    rows = sounds.held_out_rows
+    together = evaluate(*sounds.read(rows), rows.astype(np.int32))
+    again = evaluate(*sounds.read(rows), rows.astype(np.int32))
+    equal(together, again)
+    reverse = evaluate(*sounds.read(rows[::-1]), rows[::-1].astype(np.int32))
+    np.testing.assert_allclose(reverse["recon"][::-1], together["recon"], rtol=1e-4)
+
+
+def test_evaluation_does_not_augment(config, sounds, fitted):
+    params = training.create_state(config).ema
+    plain = dataclasses.replace(
+        config, augment=dataclasses.replace(config.augment, gain_db=0.0, shift_ms=0.0)
+    )
+    rows = sounds.held_out_rows[:2]
+    results = [
+        jax.jit(lambda *a, c=c: training.eval_step(params, fitted, *a, config=c))(
+            *sounds.read(rows), rows.astype(np.int32)
+        )
+        for c in (config, plain)
+    ]
+    equal(*results)
