@@ -140,7 +140,7 @@ def sample(options: Options) -> None:
         suffix=options.format,
         subtype=options.subtype,
         batch_size=options.batch_size,
-        title=f"{plan.num} sounds from {options.workdir}",
+        title=f"{plan.num} sounds from {options.workdir.name}",
     )
     seconds = time.time() - started
     print(

@@ -49,11 +49,14 @@ from vaejax.data import corpus  # noqa: E402
 from vaejax.data.sounds import Sounds  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
+# Presets import one another as `configs.NAME`, which a script in the root finds by itself.
+sys.path.insert(0, str(ROOT))
 
 # The tiny preset with everything that a test's time depends on pinned.
 TINY = (
     *("--config", "configs/tiny.py"),
     *("--model.latent_dim", "8", "--model.width", "32", "--model.ppca_clips", "64"),
+    *("--model.num_directions", "16", "--model.dense_width", "32"),
     *("--train.num_steps", "30", "--train.batch_size", "16", "--train.steps_per_dispatch", "1"),
     *("--train.log_every_steps", "1", "--train.eval_every_steps", "10"),
     *("--train.save_every_steps", "5", "--train.board_clips", "1"),
@@ -92,6 +95,9 @@ def small_config(**sections) -> Config:
             "num_stages": 2,
             "num_blocks": 1,
             "kernel_size": 3,
+            "num_directions": 8,
+            "dense_width": 16,
+            "dense_depth": 2,
             "ppca_clips": 32,
             "compute_dtype": "float32",
         },

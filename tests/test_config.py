@@ -55,7 +55,14 @@ def test_negative_is_refused_where_a_field_cannot_be(config, name):
         ),
         ({"model.kernel_size": 4}, r"model\.kernel_size=4 must be odd"),
         ({"model.latent_dim": 32 * 129}, r"model\.latent_dim=4128 must be smaller than the 4128"),
-        ({"model.ppca_clips": 4}, r"model\.ppca_clips=4 must exceed model\.latent_dim=4: try 16"),
+        (
+            {"model.num_directions": 3},
+            r"model\.num_directions=3 must be at least model\.latent_dim=4; try 16",
+        ),
+        (
+            {"model.ppca_clips": 8},
+            r"model\.ppca_clips=8 must exceed model\.num_directions=8; try 32",
+        ),
         (
             {"train.steps_per_dispatch": 8, "train.log_every_steps": 10},
             r"train\.log_every_steps=10 must be a multiple of train\.steps_per_dispatch=8; try 16",
@@ -79,7 +86,8 @@ def test_what_cannot_work_is_refused_with_the_numbers(config, changes, message):
         {"data.clip_seconds": 0.032, "model.num_stages": 0},
         {"model.num_stages": 4},
         {"features.hop_length": 128},
-        {"model.ppca_clips": 16},
+        {"model.num_directions": 16},
+        {"model.ppca_clips": 32},
     ],
 )
 def test_the_value_that_a_refusal_suggests_is_accepted(config, changes):

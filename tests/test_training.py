@@ -47,7 +47,7 @@ def test_statistics_are_those_of_every_raw_training_clip(config, sounds, fitted)
 def test_linear_path_is_left_out_on_request(make_config, sounds):
     config = make_config(model={"ppca_clips": 0})
     fitted = training.fit(sounds, config)
-    np.testing.assert_array_equal(fitted.linear.basis, 0.0)
+    np.testing.assert_array_equal(fitted.linear.directions, 0.0)
     assert float(fitted.linear.noise) == 1.0
 
 

@@ -41,6 +41,9 @@ def load_preset(path: str | os.PathLike) -> Config:
         close = difflib.get_close_matches(str(path), known, 1, 0.4)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"no preset {path}{hint} (known: {', '.join(known)})")
+    # A preset is a diff from another one: `from configs.default import get_config`.
+    if str(PRESETS.parent) not in sys.path:
+        sys.path.append(str(PRESETS.parent))
     spec = importlib.util.spec_from_file_location(f"preset_{found.stem}", found)
     assert spec is not None
     assert spec.loader is not None

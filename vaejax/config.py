@@ -172,10 +172,12 @@ class Prior:
 class Sound:
     """From the model's output to a sound."""
 
-    inversion: Inversion = "auto"
-    """Phase recovery: `auto` picks start and iterations from n_fft and hop_length."""
-    iterations: int | None = None
-    """Griffin-Lim iterations after the start; by default what `inversion` asks for."""
+    inversion: Inversion = "derivative"
+    """Start of the phase recovery. `auto` is the best one for true magnitudes, at this n_fft and
+    hop_length; a model's magnitudes are rebuilt as well from a cheaper one."""
+    iterations: int | None = 2
+    """Griffin-Lim iterations after the start; None takes what is usual for `inversion`. On a
+    model's magnitudes more than two change nothing that can be measured."""
     peak_db: float = -1.0
     """dB below full scale; every sound is scaled to this peak."""
     fade_out_ms: float = 5.0

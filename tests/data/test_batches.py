@@ -24,7 +24,8 @@ def pcm(waveform):
 read_at = jax.jit(batches.read_at, static_argnames="num_samples")
 raw_clip = jax.jit(batches.raw_clip, static_argnames=("num_samples", "fade_samples"))
 augmented_clip = jax.jit(
-    batches.augmented_clip, static_argnames=("num_samples", "fade_samples", "pitch_semitones")
+    batches.augmented_clip,
+    static_argnames=("num_samples", "fade_samples", "shift_samples", "pitch_semitones"),
 )
 
 

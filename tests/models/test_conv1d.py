@@ -13,6 +13,8 @@ from vaejax import objectives, training
 from vaejax.models import create_model, linear
 from vaejax.models.conv1d import VAE
 
+SMALL = {"width": 4, "num_blocks": 1, "kernel_size": 3, "dense_width": 6, "dense_depth": 2}
+
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 
 
@@ -43,6 +45,16 @@ def decode(model, params, z, path):
     return model.apply({"params": params}, z, path, method="decode")
 
 
+@jax.jit
+def linear_posterior(path, x):
+    return linear.posterior(path, linear.coordinates(path, x), latent_dim=4)
+
+
+@jax.jit
+def linear_mean(path, z):
+    return linear.at(path, linear.likelihood_coordinates(path, z))
+
+
 def reconstruct(model, params, x, path):
     return decode(model, params, encode(model, params, x, path)[0], path)
 
@@ -60,7 +72,8 @@ def test_step_0_reconstructs_as_ppca_does_also_what_it_was_not_fitted_on(
     train_rows, held_out_rows = sounds.train_rows, sounds.held_out_rows
     x = np.asarray(spectrograms(sounds, train_rows, fitted.statistics, config))
     unseen = np.asarray(spectrograms(sounds, held_out_rows, fitted.statistics, config))
-    path = linear.fit(x, latent_dim=config.model.latent_dim)
+    with jax.numpy_rank_promotion("allow"):
+        path = linear.fit(x, latent_dim=config.model.latent_dim, num_directions=8)
 
     # The oracle, in float64: pPCA shrinks each principal coordinate by (l_i - sigma^2) / l_i.
     rows = x.reshape(len(x), -1).astype(np.float64)
@@ -82,12 +95,12 @@ def test_step_0_of_a_run_is_the_linear_path_that_was_fitted(fresh, config, sound
     model, params = fresh
     x = spectrograms(sounds, sounds.held_out_rows[:1], fitted.statistics, config)[0]
     mean, logvar = encode(model, params, x, fitted.linear)
-    expected_mean, expected_logvar = jax.jit(linear.posterior)(fitted.linear, x)
+    expected_mean, expected_logvar = linear_posterior(fitted.linear, x)
     np.testing.assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(logvar, expected_logvar, rtol=1e-6)
     np.testing.assert_allclose(
         decode(model, params, mean, fitted.linear),
-        jax.jit(linear.likelihood_mean)(fitted.linear, mean),
+        linear_mean(fitted.linear, mean),
         rtol=1e-5,
         atol=1e-6,
     )
@@ -100,15 +113,17 @@ def test_elbo_at_step_0_is_the_evidence():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 24)) + 0.5 * rng.normal(size=(50, 24))
     rows = rows.reshape(50, 4, 6).astype(np.float32)
-    path = linear.fit(rows, latent_dim=2)
-    model = VAE(4, 6, 2, width=4, num_stages=1, num_blocks=1, kernel_size=3)
+    with jax.numpy_rank_promotion("allow"):
+        path = linear.fit(rows, latent_dim=2, num_directions=5)
+    model = VAE(4, 6, 2, num_stages=1, num_directions=5, **SMALL)
     params = jax.jit(model.init)(jax.random.key(0), rows[0], path)["params"]
     keys = jax.random.split(jax.random.key(1), 4_000)
     terms = jax.jit(
         jax.vmap(lambda key: objectives.example_terms(params, rows[0], path, key, model=model))
     )(keys)
     bounds = -np.asarray(terms["recon"] + terms["kl"], np.float64)
-    basis = np.asarray(path.basis, np.float64).reshape(2, -1)
+    basis = np.asarray(path.directions[:2], np.float64).reshape(2, -1)
+    basis *= np.sqrt(np.asarray(path.eigenvalues[:2, None], np.float64) - float(path.noise))
     evidence = stats.multivariate_normal(
         np.asarray(path.loc).reshape(-1), basis.T @ basis + float(path.noise) * np.eye(24)
     ).logpdf(rows[0].reshape(-1))
@@ -120,8 +135,8 @@ def test_elbo_at_step_0_is_the_evidence():
 @pytest.mark.parametrize("num_stages", [0, 1, 2, 3])
 @pytest.mark.parametrize("num_frames", [16, 17, 19, 23])
 def test_any_number_of_frames_comes_back_with_its_shape(num_frames, num_stages):
-    model = VAE(num_frames, 9, 3, width=4, num_stages=num_stages, num_blocks=1, kernel_size=3)
-    path = linear.flat(num_frames, 9, 3)
+    model = VAE(num_frames, 9, 3, num_stages=num_stages, num_directions=5, **SMALL)
+    path = linear.flat(num_frames, 9, 5)
 
     def forward(key):
         x = jnp.ones((num_frames, 9))
@@ -137,19 +152,27 @@ def test_corrections_are_in_units_of_the_linear_paths_uncertainty(fresh, config,
     model, params = fresh
     params = perturbed(params)
     x = fitted.linear.loc + 0.5
+    z = jnp.ones(config.model.latent_dim)
     wide = fitted.linear._replace(noise=4 * fitted.linear.noise)
     means, logvars, outs = [], [], []
     for path in (fitted.linear, wide):
-        base_mean, base_logvar = linear.posterior(path, x)
+        base_mean, base_logvar = linear_posterior(path, x)
         mean, logvar = encode(model, params, x, path)
         means.append((mean - base_mean) / np.exp(0.5 * base_logvar))
         logvars.append(logvar - base_logvar)
-        z = jnp.ones(config.model.latent_dim)
-        out = decode(model, params, z, path)
-        outs.append((out - linear.likelihood_mean(path, z)) / np.sqrt(path.noise))
-    for pair in (means, logvars, outs):
+        outs.append(decode(model, params, z, path) - linear_mean(path, z))
+    for pair in (means, logvars):
         assert np.abs(pair[0]).max() > 1e-2  # the corrections are on
         np.testing.assert_allclose(*pair, rtol=1e-3, atol=1e-3)
+    # Four times the noise is twice the convolutional correction; the dense one stays as it is, and
+    # lies in the principal directions.
+    convolutional = outs[1] - outs[0]
+    dense = np.asarray(outs[0] - convolutional)
+    directions = np.asarray(fitted.linear.directions).reshape(8, -1)
+    outside = dense.reshape(-1) - directions.T @ (directions @ dense.reshape(-1))
+    assert np.linalg.norm(convolutional) > 1e-2
+    assert np.linalg.norm(dense) > 1e-2
+    assert np.linalg.norm(outside) < 1e-3 * np.linalg.norm(dense)
 
 
 def test_weights_stay_float32_and_results_close_under_bfloat16(make_config, fresh, fitted):

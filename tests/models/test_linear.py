@@ -9,7 +9,19 @@ from sklearn.decomposition import PCA
 
 from vaejax.models import linear
 
-pytestmark = pytest.mark.usefixtures("no_rank_promotion")
+
+def posterior(path, x, latent_dim):
+    return linear.posterior(path, linear.coordinates(path, x), latent_dim=latent_dim)
+
+
+def likelihood_mean(path, z):
+    return linear.at(path, linear.likelihood_coordinates(path, z))
+
+
+def basis_of(path, latent_dim):
+    """The columns of W, [num_values, latent_dim] in float64: what each latent adds to the mean."""
+    columns = [likelihood_mean(path, z) - path.loc for z in np.eye(latent_dim, dtype=np.float32)]
+    return np.asarray(columns, np.float64).reshape(latent_dim, -1).T
 
 
 def low_rank(num_clips, num_frames, num_bins, *, rank=3, noise=0.3, seed=0):
@@ -34,14 +46,14 @@ def ppca(rows, latent_dim):
 
 def test_fit_is_the_ppca_solution():
     rows = low_rank(60, 4, 5)
-    fitted = linear.fit(rows, latent_dim=3)
+    fitted = linear.fit(rows, latent_dim=3, num_directions=3)
     loc, basis, values, noise = ppca(rows, 3)
     np.testing.assert_allclose(fitted.loc.reshape(-1), loc, rtol=1e-5)
     np.testing.assert_allclose(fitted.eigenvalues, values, rtol=1e-4)
     np.testing.assert_allclose(fitted.noise, noise, rtol=1e-3)
     # W is unique up to a rotation, W W' is not.
-    ours = np.asarray(fitted.basis, np.float64).reshape(3, -1)
-    np.testing.assert_allclose(ours.T @ ours, basis @ basis.T, atol=1e-3 * values[0])
+    ours = basis_of(fitted, 3)
+    np.testing.assert_allclose(ours @ ours.T, basis @ basis.T, atol=1e-3 * values[0])
 
 
 def test_noise_is_that_of_scikit_learn_up_to_its_sample_covariance():
@@ -50,7 +62,9 @@ def test_noise_is_that_of_scikit_learn_up_to_its_sample_covariance():
     rows = low_rank(200, 3, 4)
     pca = PCA(3, svd_solver="full").fit(rows.reshape(200, -1).astype(np.float64))
     expected = pca.noise_variance_ * 199 / 200
-    np.testing.assert_allclose(linear.fit(rows, latent_dim=3).noise, expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        linear.fit(rows, latent_dim=3, num_directions=3).noise, expected, rtol=1e-3
+    )
 
 
 def test_noise_counts_the_values_without_variance_where_clips_are_few():
@@ -59,15 +73,17 @@ def test_noise_counts_the_values_without_variance_where_clips_are_few():
     rows = low_rank(20, 6, 10)
     pca = PCA(3, svd_solver="full").fit(rows.reshape(20, -1).astype(np.float64))
     expected = pca.noise_variance_ * 19 / 20 * (20 - 3) / (60 - 3)
-    np.testing.assert_allclose(linear.fit(rows, latent_dim=3).noise, expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        linear.fit(rows, latent_dim=3, num_directions=3).noise, expected, rtol=1e-3
+    )
 
 
 def test_likelihood_is_the_highest_that_scikit_learn_finds():
     rows = low_rank(200, 3, 4)
-    fitted = linear.fit(rows, latent_dim=3)
+    fitted = linear.fit(rows, latent_dim=3, num_directions=3)
     flat = rows.reshape(200, -1).astype(np.float64)
-    basis = np.asarray(fitted.basis, np.float64).reshape(3, -1)
-    covariance = basis.T @ basis + float(fitted.noise) * np.eye(12)
+    basis = basis_of(fitted, 3)
+    covariance = basis @ basis.T + float(fitted.noise) * np.eye(12)
     density = stats.multivariate_normal(np.asarray(fitted.loc).reshape(-1), covariance)
     best = PCA(3, svd_solver="full").fit(flat).score(flat)
     assert density.logpdf(flat).mean() == pytest.approx(best, abs=0.01)
@@ -75,13 +91,13 @@ def test_likelihood_is_the_highest_that_scikit_learn_finds():
 
 def test_posterior_is_bayes_rule():
     rows = low_rank(60, 4, 5)
-    fitted = linear.fit(rows, latent_dim=3)
-    basis = np.asarray(fitted.basis, np.float64).reshape(3, -1).T
+    fitted = linear.fit(rows, latent_dim=3, num_directions=3)
+    basis = basis_of(fitted, 3)
     noise, loc = float(fitted.noise), np.asarray(fitted.loc, np.float64).reshape(-1)
     precision = np.eye(3) + basis.T @ basis / noise
     x = low_rank(1, 4, 5, seed=9)[0]
     expected = np.linalg.solve(precision, basis.T @ (x.reshape(-1) - loc) / noise)
-    mean, logvar = linear.posterior(fitted, x)
+    mean, logvar = posterior(fitted, x, 3)
     np.testing.assert_allclose(mean, expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(np.exp(logvar), np.diag(np.linalg.inv(precision)), rtol=1e-3)
 
@@ -89,8 +105,8 @@ def test_posterior_is_bayes_rule():
 def test_posterior_means_of_the_data_have_the_prior_as_aggregate():
     # E[mean mean'] + posterior variance = I: the aggregate posterior of pPCA is N(0, I).
     rows = low_rank(300, 4, 5)
-    fitted = linear.fit(rows, latent_dim=3)
-    means, logvars = jax.vmap(lambda x: linear.posterior(fitted, x))(rows)
+    fitted = linear.fit(rows, latent_dim=3, num_directions=3)
+    means, logvars = jax.vmap(lambda x: posterior(fitted, x, 3))(rows)
     means = np.asarray(means, np.float64)
     aggregate = means.T @ means / 300 + np.diag(np.exp(logvars[0]))
     np.testing.assert_allclose(aggregate, np.eye(3), atol=1e-3)
@@ -98,28 +114,54 @@ def test_posterior_means_of_the_data_have_the_prior_as_aggregate():
 
 def test_rank_below_latent_dim_leaves_the_surplus_latents_at_the_prior():
     rows = low_rank(5, 4, 6, noise=0.0)  # rank at most 4, of 8 latents
-    fitted = linear.fit(rows, latent_dim=8)
+    fitted = linear.fit(rows, latent_dim=8, num_directions=8)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
-    basis = np.asarray(fitted.basis).reshape(8, -1)
-    np.testing.assert_array_equal(basis[4:], 0.0)
-    mean, logvar = linear.posterior(fitted, rows[0])
-    np.testing.assert_array_equal(mean[4:], 0.0)
+    np.testing.assert_array_equal(basis_of(fitted, 8)[:, 4:], 0.0)
+    mean, logvar = posterior(fitted, rows[0], 8)
+    np.testing.assert_allclose(mean[4:], 0.0, atol=1e-6)
     np.testing.assert_allclose(logvar[4:], 0.0, atol=1e-6)
-    np.testing.assert_allclose(linear.likelihood_mean(fitted, mean), rows[0], atol=0.02)
+    np.testing.assert_allclose(likelihood_mean(fitted, mean), rows[0], atol=0.02)
 
 
 def test_copies_of_one_clip_stay_finite():
     rows = np.ones((6, 4, 5), np.float32)
-    fitted = linear.fit(rows, latent_dim=3)
+    fitted = linear.fit(rows, latent_dim=3, num_directions=3)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted))
     assert fitted.noise > 0
-    np.testing.assert_allclose(linear.likelihood_mean(fitted, jnp.zeros(3)), rows[0])
-    assert np.isfinite(linear.posterior(fitted, rows[0])[1]).all()
+    np.testing.assert_allclose(likelihood_mean(fitted, jnp.zeros(3)), rows[0])
+    assert np.isfinite(posterior(fitted, rows[0], 3)[1]).all()
 
 
 def test_flat_path_is_the_prior_and_a_mean_of_zero():
     flat = linear.flat(4, 5, 3)
-    mean, logvar = linear.posterior(flat, jnp.ones((4, 5)))
+    mean, logvar = posterior(flat, jnp.ones((4, 5)), 3)
     np.testing.assert_array_equal(mean, 0.0)
     np.testing.assert_array_equal(logvar, 0.0)
-    np.testing.assert_array_equal(linear.likelihood_mean(flat, jnp.ones(3)), np.zeros((4, 5)))
+    np.testing.assert_array_equal(likelihood_mean(flat, jnp.ones(3)), np.zeros((4, 5)))
+
+
+def test_further_directions_are_the_next_principal_ones_and_leave_the_solution_as_it_is():
+    rows = low_rank(60, 4, 5)
+    few = linear.fit(rows, latent_dim=3, num_directions=3)
+    more = linear.fit(rows, latent_dim=3, num_directions=7)
+    np.testing.assert_allclose(basis_of(more, 3), basis_of(few, 3), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(more.noise, few.noise, rtol=1e-6)
+    pca = PCA(7, svd_solver="full").fit(rows.reshape(60, -1).astype(np.float64))
+    ours = np.asarray(more.directions).reshape(7, -1)
+    np.testing.assert_allclose(ours @ ours.T, np.eye(7), atol=1e-3)
+    np.testing.assert_allclose(np.abs(np.sum(ours * pca.components_, 1)), 1.0, atol=1e-2)
+    np.testing.assert_allclose(more.eigenvalues, pca.explained_variance_ * 59 / 60, rtol=1e-3)
+
+
+def test_coordinates_and_the_spectrogram_at_them_are_inverse_within_the_directions():
+    fitted = linear.fit(low_rank(60, 4, 5), latent_dim=3, num_directions=7)
+    along = np.arange(7, dtype=np.float32)
+    np.testing.assert_allclose(
+        linear.coordinates(fitted, linear.at(fitted, along)), along, atol=1e-3
+    )
+
+
+def test_unit_is_the_spread_along_the_last_direction_of_z():
+    fitted = linear.fit(low_rank(60, 4, 5), latent_dim=3, num_directions=7)
+    expected = np.sqrt(fitted.eigenvalues[2])
+    np.testing.assert_allclose(linear.unit(fitted, latent_dim=3), expected)
