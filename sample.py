@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vaejax.checkpoint import Run
     from vaejax.latents import Plan
 
+MODES = ("label", "around", "between", "reconstruct", "match", "latents")
+
 DESCRIPTION = (
     "Makes new sounds with a trained run. Sound i depends on the run, the seed and i alone: asking "
     "for more makes the same ones and more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 "
@@ -53,6 +55,8 @@ class Options:
     """Two sound files; the sounds lead from the first to the second in equal steps."""
     reconstruct: Path | None = None
     """A sound file or a folder, sent through the model; names and subfolders are kept."""
+    match: Path | None = None
+    """A sound file; makes the one sound that a search through the latent finds nearest to it."""
     latents: Path | None = None
     """A .npy file [num, latent_dim] to decode, such as the latents.npy of an earlier folder."""
     inversion: Inversion | None = None
@@ -81,14 +85,12 @@ def main(argv: list[str]) -> None:
 
 
 def _usage_problem(options: Options) -> str | None:
-    modes = [
-        m for m in ("label", "around", "between", "reconstruct", "latents") if getattr(options, m)
-    ]
+    modes = [m for m in MODES if getattr(options, m) is not None]
     if len(modes) > 1:
         return f"choose one of {' and '.join('--' + m for m in modes)}"
     if options.num is not None and options.num < 1:
         return f"--num {options.num} must be at least 1"
-    if options.num is not None and modes and modes[0] in ("reconstruct", "latents"):
+    if options.num is not None and modes and modes[0] in ("reconstruct", "match", "latents"):
         return f"--num does not go with --{modes[0]}: it makes as many sounds as it is given"
     if options.between and options.num == 1:
         return "--between makes a path from one sound to the other: --num must be at least 2"
@@ -166,6 +168,8 @@ def _plan(run: "Run", options: Options) -> "Plan":
         return latents.between(run, *options.between, num=num)
     if options.reconstruct is not None:
         return latents.reconstruct(run, options.reconstruct)
+    if options.match is not None:
+        return latents.matching(run, options.match, seed=options.seed)
     if options.latents is not None:
         return latents.from_file(run, options.latents)
     return latents.from_prior(run, prior=options.prior, **draw)

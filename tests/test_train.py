@@ -264,7 +264,7 @@ def test_changed_sounds_are_noticed(call, tiny, trained, folder, tmp_path):
 
 def no_sounds(tmp_path):
     (tmp_path / "in").mkdir()
-    return ["holds no files"]
+    return ["no files in"]
 
 
 def no_folder(tmp_path):

@@ -17,10 +17,15 @@ from tqdm import tqdm
 from vaejax import generate, priors
 from vaejax.checkpoint import Run
 from vaejax.data import files
+from vaejax.matching import make_match
 from vaejax.priors import Mixture
+from vaejax.training import raw_clip
 
 DEFAULT_NUM = 64
 ENCODE_BATCH = 16
+# Searches of --match, and how far around the encoder's answer they start.
+NUM_STARTS = 4
+START_SPREAD = 0.1
 
 
 class Plan(NamedTuple):
@@ -83,14 +88,11 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
 def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperature: float) -> Plan:
     """Variations of one sound: its posterior, widened by spread times the whole set's shape."""
     mean, variance = encode_file(run, path)
-    if run.posteriors is None:
-        covariance = jnp.eye(run.config.model.latent_dim)
-    else:
-        covariance = priors.covariance(run.posteriors.means, run.posteriors.variances)
+    shape = _spread(run)
     mixture = Mixture(
         jnp.zeros(1),
         mean[None],
-        jnp.linalg.cholesky(jnp.diag(variance) + spread**2 * covariance)[None],
+        jnp.linalg.cholesky(jnp.diag(variance) + spread**2 * shape @ shape.T)[None],
     )
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
     return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
@@ -102,6 +104,34 @@ def between(run: Run, a: Path, b: Path, *, num: int) -> Plan:
     at = np.linspace(0.0, 1.0, num, dtype=np.float32)[:, None]
     about = {"label": None, "prior": "between", "between": [a.name, b.name]}
     return _given((1 - at) * start + at * end, about, _numbered(num, None))
+
+
+def matching(run: Run, path: Path, *, seed: int) -> Plan:
+    """The one sound that a gradient search finds nearest to a given one.
+
+    Starts at the encoder's answer and at draws around it.
+    """
+    waveform = _read_usable(run, path)
+    mean, _ = encode_file(run, path)
+    spread = _spread(run)
+    eps = jax.random.normal(jax.random.key(seed), (NUM_STARTS - 1, mean.shape[0]))
+    starts = jnp.concatenate([mean[None], mean + START_SPREAD * eps @ spread.T])
+    search = make_match(run.config)
+    z, distance, start_distance = search(
+        run.instrument.params, run.instrument.fitted, waveform, starts
+    )
+    about = {
+        "label": None,
+        "prior": "match",
+        "match": path.name,
+        "distance": round(float(distance), 4),
+        "start_distance": round(float(start_distance), 4),
+    }
+    print(
+        f"distance to {path.name}: {float(distance):.3f} (multi-resolution STFT; "
+        f"{float(start_distance):.3f} before the search)"
+    )
+    return _given(np.asarray(z)[None], about, _numbered(1, None))
 
 
 def reconstruct(run: Run, path: Path) -> Plan:
@@ -181,13 +211,7 @@ def encode_file(run: Run, path: Path):
     Raises:
       FileNotFoundError: no such file. ValueError: it is not usable; says why.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        waveform = _read(run, path)
-    except files.UnusableSound as error:
-        raise ValueError(f"{path}: {error}") from None
-    mean, logvar = jax.jit(lambda w: _encode(run, w))(waveform)
+    mean, logvar = jax.jit(lambda w: _encode(run, w))(_read_usable(run, path))
     return mean, jnp.exp(logvar)
 
 
@@ -195,6 +219,22 @@ def _encode(run: Run, waveform):
     return generate.encode(
         run.instrument.params, run.instrument.fitted, waveform, config=run.config
     )
+
+
+def _read_usable(run: Run, path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        return _read(run, path)
+    except files.UnusableSound as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _spread(run: Run):
+    """Cholesky factor [latent_dim, latent_dim] of the aggregate posterior's covariance."""
+    if run.posteriors is None:
+        return jnp.eye(run.config.model.latent_dim)
+    return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
 
 
 def _read(run: Run, path: Path) -> np.ndarray:
@@ -207,8 +247,6 @@ def _read(run: Run, path: Path) -> np.ndarray:
         trim_db=data.trim_db,
         num_samples=data.num_samples,
     )
-    from vaejax.training import raw_clip
-
     return np.asarray(raw_clip(jnp.asarray(pcm), length, run.config))
 
 

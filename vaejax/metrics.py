@@ -72,6 +72,34 @@ def lsd_db(reference, estimate):
     return jnp.mean(jnp.sqrt(jnp.mean((a - b) ** 2, axis=1)))
 
 
+def multi_resolution_stft(reference, estimate):
+    """Multi-resolution STFT distance (Yamamoto et al. 2020): differentiable, for searches.
+
+    Per resolution, the spectral convergence plus the mean absolute difference of the natural
+    logarithms of the magnitudes; then the mean over n_fft 512, 1024 and 2048 (hop a quarter).
+
+    Args:
+      reference, estimate: [num_samples], of equal length.
+
+    Returns:
+      [] >= 0; lower is better.
+    """
+    total = jnp.zeros(())
+    for n_fft in (512, 1024, 2048):
+        missing = max(n_fft - reference.shape[0], 0)
+
+        def level(waveform, n_fft=n_fft, missing=missing):
+            spectrum = stft(jnp.pad(waveform, (0, missing)), n_fft=n_fft, hop_length=n_fft // 4)
+            # -100 dB: below hearing, and it keeps root and logarithm smooth at silence.
+            power = (jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2) * (4.0 / n_fft) ** 2
+            return jnp.sqrt(power + 1e-10)
+
+        a, b = level(reference), level(estimate)
+        convergence = jnp.sqrt(jnp.sum((a - b) ** 2) + 1e-20) / jnp.sqrt(jnp.sum(a**2))
+        total += convergence + jnp.mean(jnp.abs(jnp.log(a) - jnp.log(b)))
+    return total / 3
+
+
 class Embedding(NamedTuple):
     """A fitted map from sounds to points whose distances follow what is heard, float32."""
 

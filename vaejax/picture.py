@@ -31,6 +31,22 @@ COLORS = (
 LOWEST_HZ = 40.0
 
 
+def spectrum_db(waveform: np.ndarray, *, n_fft: int, hop_length: int) -> np.ndarray:
+    """Levels of a sound, to draw: NumPy, because a handful of pictures is no work for a device.
+
+    Args:
+      waveform: [num_samples] float.
+      n_fft, hop_length: of centred frames under a Hann window.
+    Returns:
+      [num_frames, n_fft // 2 + 1] dB, 0 for the peak of a full-scale sine, at least -200.
+    """
+    padded = np.pad(waveform, n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    level = np.abs(np.fft.rfft(frames * window)) * (4.0 / n_fft)
+    return 20 * np.log10(np.maximum(level, 1e-10))
+
+
 def spectrogram_image(
     magnitude_db: np.ndarray,
     *,

@@ -77,13 +77,8 @@ class Board:
         self.writer.add_audio(name, sound[:, None], step, self.config.data.sample_rate)
 
     def _spectrum_db(self, waveform: np.ndarray) -> np.ndarray:
-        """[num_frames, num_bins] dB. NumPy: a handful of pictures is no work for the device."""
-        n_fft, hop_length = self.config.features.n_fft, self.config.features.hop_length
-        padded = np.pad(waveform, n_fft // 2)
-        frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
-        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
-        level = np.abs(np.fft.rfft(frames * window)) * (4.0 / n_fft)
-        return 20 * np.log10(np.maximum(level, 1e-10))
+        sizes = self.config.features
+        return picture.spectrum_db(waveform, n_fft=sizes.n_fft, hop_length=sizes.hop_length)
 
 
 def summary(metrics: dict[str, Any]) -> dict[str, float]:

@@ -8,9 +8,9 @@ diagonal, so is the posterior of a VAE whose encoder and decoder are linear (Luc
 
     mean_i = w_i' (x - loc) / l_i        var_i = sigma^2 / l_i
 
-A VAE that adds zero-initialised corrections to this starts where PCA ends. Beyond the directions that
-z has for itself, some more principal directions are kept: a nonlinear decoder predicts a sound's
-coordinates along them from z, and an encoder reads them.
+A VAE that adds zero-initialised corrections to this starts where PCA ends. Beyond the directions
+that z has for itself, some more principal directions are kept: a nonlinear decoder predicts a
+sound's coordinates along them from z, and an encoder reads them.
 """
 
 from typing import NamedTuple

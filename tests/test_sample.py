@@ -1,0 +1,431 @@
+"""sample.py from outside: what is written, what it depends on, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+PCM_16_STEP = 1 / 32767
+
+
+def sounds(out, suffix=".wav"):
+    return sorted(p for p in out.rglob(f"*{suffix}"))
+
+
+def manifest(out):
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def leftovers(out):
+    return [p for p in out.rglob("*") if p.name.startswith(".vaejax-partial-")]
+
+
+def assert_one_line(done, code, *words):
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    (line,) = [row for row in done.err.splitlines() if row.startswith("error: ")]
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture(scope="module")
+def sample(call, trained):
+    """Runs sample.py on the trained run."""
+
+    def sample(out, *argv, workdir=trained):
+        return call("sample", "--workdir", workdir, "--out", out, *argv)
+
+    return sample
+
+
+@pytest.fixture(scope="module")
+def forty(sample, tmp_path_factory):
+    out = tmp_path_factory.mktemp("forty") / "out"
+    done = sample(out, "--num", 40, "--seed", 3)
+    assert done.code == 0, done.err
+    assert f"40 sounds in {out}" in done.out
+    return out
+
+
+# What is written
+
+
+def test_sounds_have_the_right_count_rate_length_and_level(forty):
+    files = sounds(forty)
+    assert [p.name for p in files] == [f"{i:05d}.wav" for i in range(40)]
+    for path in files:
+        wave, rate = soundfile.read(path)
+        assert (rate, wave.shape) == (16_000, (8000,))
+        assert soundfile.info(path).subtype == "PCM_16"
+        assert np.isfinite(wave).all()
+        # sound.peak_db of -1 dB: neither clipped nor silent.
+        assert np.abs(wave).max() == pytest.approx(10 ** (-1 / 20), abs=2 * PCM_16_STEP)
+        assert np.sqrt(np.mean(wave**2)) > 0.01
+        assert wave[-1] == 0.0
+
+
+def test_no_two_sounds_are_alike(forty):
+    assert len({p.read_bytes() for p in sounds(forty)}) == 40
+
+
+def test_manifest_describes_every_sound(forty, trained):
+    rows = manifest(forty)
+    assert [row["index"] for row in rows] == list(range(40))
+    assert [row["file"] for row in rows] == [p.name for p in sounds(forty)]
+    assert [row["latent_row"] for row in rows] == list(range(40))
+    train_files = {
+        row["file"]
+        for row in json.loads((trained / "data.json").read_text())["files"]
+        if row["split"] == "train"
+    }
+    for row in rows:
+        assert row["seed"] == 3
+        assert row["temperature"] == 1.0
+        assert row["prior"] == "aggregate"
+        assert row["label"] is None
+        assert row["inversion"] in ("derivative", "peaks", "griffin_lim", "pghi", "spsi")
+        assert row["iterations"] >= 0
+        assert row["sample_rate"] == 16_000
+        assert row["spectral_convergence"] < 0
+        assert row["nearest_file"] in train_files
+        assert row["novelty"] >= 0
+        assert len(row["run"]) == 16
+        wave, _ = soundfile.read(forty / row["file"])
+        assert row["peak"] == pytest.approx(np.abs(wave).max(), abs=2 * PCM_16_STEP)
+        assert row["rms_db"] == pytest.approx(10 * np.log10(np.mean(wave**2)), abs=0.01)
+
+
+def test_latents_stand_beside_the_sounds(forty):
+    latents = np.load(forty / "latents.npy", allow_pickle=False)
+    assert latents.shape == (40, 8)
+    assert latents.dtype == np.float32
+    assert np.isfinite(latents).all()
+    assert len(np.unique(latents, axis=0)) == 40
+
+
+def test_contact_sheet_plays_the_files_without_a_network(forty):
+    page = (forty / "index.html").read_text()
+    assert "00000.wav" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert not leftovers(forty)
+
+
+# What a sound depends on
+
+
+def test_fewer_sounds_are_the_first_ones_byte_for_byte(sample, forty, tmp_path):
+    assert sample(tmp_path / "out", "--num", 4, "--seed", 3).code == 0
+    few = sounds(tmp_path / "out")
+    assert len(few) == 4
+    for path in few:
+        assert path.read_bytes() == (forty / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("batch_size", [1, 16, 33])
+def test_batch_size_does_not_change_a_byte(sample, forty, tmp_path, batch_size):
+    argv = ["--num", 40, "--seed", 3, "--batch_size", batch_size]
+    assert sample(tmp_path / "out", *argv).code == 0
+    for path in sounds(forty):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+    assert (tmp_path / "out/manifest.jsonl").read_text() == (forty / "manifest.jsonl").read_text()
+
+
+def test_another_process_makes_the_same_bytes(run, trained, forty, tmp_path):
+    argv = ["--workdir", trained, "--out", tmp_path / "out", "--num", 2, "--seed", 3]
+    done = run("sample", *argv)
+    assert done.code == 0, done.err
+    for path in sounds(tmp_path / "out"):
+        assert path.read_bytes() == (forty / path.name).read_bytes()
+
+
+def test_another_seed_makes_other_sounds(sample, forty, tmp_path):
+    assert sample(tmp_path / "out", "--num", 4, "--seed", 4).code == 0
+    for path in sounds(tmp_path / "out"):
+        assert path.read_bytes() != (forty / path.name).read_bytes()
+
+
+def test_temperature_0_makes_nothing_but_component_means(sample, tmp_path):
+    assert sample(tmp_path / "out", "--num", 16, "--temperature", 0).code == 0
+    latents = np.load(tmp_path / "out/latents.npy")
+    assert len(np.unique(latents, axis=0)) <= 2  # the run's prior has two components at most
+
+
+# Priors and formats
+
+
+def test_standard_prior_draws_from_the_unit_gaussian(sample, tmp_path):
+    assert sample(tmp_path / "out", "--num", 40, "--prior", "standard").code == 0
+    assert {row["prior"] for row in manifest(tmp_path / "out")} == {"standard"}
+    latents = np.load(tmp_path / "out/latents.npy")
+    # 320 draws from N(0, 1).
+    assert abs(latents.mean()) < 4 / np.sqrt(320)
+    assert latents.std() == pytest.approx(1.0, abs=4 / np.sqrt(640))
+
+
+@pytest.mark.parametrize(
+    ("argv", "suffix", "subtype"),
+    [
+        (["--subtype", "PCM_24"], ".wav", "PCM_24"),
+        (["--subtype", "FLOAT"], ".wav", "FLOAT"),
+        (["--format", "flac"], ".flac", "PCM_16"),
+        (["--format", "flac", "--subtype", "PCM_24"], ".flac", "PCM_24"),
+    ],
+)
+def test_other_formats_hold_the_same_sounds(sample, forty, tmp_path, argv, suffix, subtype):
+    done = sample(tmp_path / "out", "--num", 2, "--seed", 3, *argv)
+    assert done.code == 0, done.err
+    files = sounds(tmp_path / "out", suffix)
+    assert [p.name for p in files] == [f"0000{i}{suffix}" for i in range(2)]
+    for path in files:
+        assert soundfile.info(path).subtype == subtype
+        wave, rate = soundfile.read(path)
+        expected, _ = soundfile.read(forty / f"{path.stem}.wav")
+        assert rate == 16_000
+        # Half a step of 16 bits, and 32767 against 32768 for full scale.
+        np.testing.assert_allclose(wave, expected, atol=2 * PCM_16_STEP)
+    assert manifest(tmp_path / "out")[0]["subtype"] == subtype
+
+
+def test_inversion_and_iterations_are_as_asked(sample, forty, tmp_path):
+    argv = ["--num", 2, "--seed", 3, "--inversion", "griffin_lim", "--iterations", 2]
+    assert sample(tmp_path / "out", *argv).code == 0
+    row = manifest(tmp_path / "out")[0]
+    assert (row["inversion"], row["iterations"]) == ("griffin_lim", 2)
+    assert (tmp_path / "out/00000.wav").read_bytes() != (forty / "00000.wav").read_bytes()
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out/latents.npy"), np.load(forty / "latents.npy")[:2]
+    )
+
+
+# Other ways to choose latents
+
+
+def test_latents_in_make_the_same_sounds_out(sample, forty, tmp_path):
+    done = sample(tmp_path / "out", "--latents", forty / "latents.npy")
+    assert done.code == 0, done.err
+    assert len(sounds(tmp_path / "out")) == 40
+    for path in sounds(forty):
+        again, _ = soundfile.read(tmp_path / "out" / path.name, dtype="int16")
+        before, _ = soundfile.read(path, dtype="int16")
+        # Another program, whose products may round differently in the last digit.
+        assert np.abs(again.astype(int) - before).max() <= 2
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out/latents.npy"), np.load(forty / "latents.npy")
+    )
+    assert {row["prior"] for row in manifest(tmp_path / "out")} == {"latents"}
+
+
+def test_reconstruction_keeps_names_and_tree_and_resembles_its_source(sample, folder, tmp_path):
+    done = sample(tmp_path / "out", "--reconstruct", folder)
+    assert done.code == 0, done.err
+    made = [p.relative_to(tmp_path / "out").as_posix() for p in sounds(tmp_path / "out")]
+    assert made == [p.relative_to(folder).as_posix() for p in sounds(folder)]
+    rows = manifest(tmp_path / "out")
+    assert [row["source"] for row in rows] == [row["file"] for row in rows] == sorted(made)
+    # The strongest frequency of a steady stretch is that of the source.
+    agree = 0
+    for name in made:
+        spectra = []
+        for root in (folder, tmp_path / "out"):
+            wave, rate = soundfile.read(root / name)
+            head = wave[: int(0.14 * rate)]
+            spectrum = np.abs(np.fft.rfft(head * np.hanning(len(head)), 2**16))
+            spectra.append(spectrum.argmax() * rate / 2**16)
+        agree += abs(spectra[0] / spectra[1] - 1) < 0.05
+    assert agree > 0.7 * len(made)
+
+
+def test_reconstruction_of_one_file_keeps_its_name(sample, folder, tmp_path):
+    source = sounds(folder / "bell")[0]
+    assert sample(tmp_path / "out", "--reconstruct", source, "--format", "flac").code == 0
+    assert [p.name for p in sounds(tmp_path / "out", ".flac")] == [f"{source.stem}.flac"]
+
+
+def test_around_stays_at_the_sound_without_spread_and_wanders_with_it(sample, folder, tmp_path):
+    source = sounds(folder / "bass")[0]
+    spreads = []
+    for spread in (0, 1):
+        out = tmp_path / f"out{spread}"
+        done = sample(out, "--around", source, "--spread", spread, "--num", 5)
+        assert done.code == 0, done.err
+        assert len(sounds(out)) == 5
+        assert manifest(out)[0]["around"] == source.name
+        spreads.append(np.load(out / "latents.npy").std(0).mean())
+    assert spreads[0] < 0.3 * spreads[1]
+
+
+def test_between_leads_from_one_sound_to_the_other_in_equal_steps(sample, folder, tmp_path):
+    a, b = sounds(folder / "bass")[0], sounds(folder / "bell")[0]
+    done = sample(tmp_path / "out", "--between", a, b, "--num", 5)
+    assert done.code == 0, done.err
+    latents = np.load(tmp_path / "out/latents.npy")
+    steps = np.diff(latents, axis=0)
+    np.testing.assert_allclose(steps, np.tile(steps[:1], (4, 1)), atol=1e-5)
+    assert np.linalg.norm(steps) > 0.1
+    assert manifest(tmp_path / "out")[0]["between"] == [a.name, b.name]
+
+
+def test_label_names_its_files(sample, tmp_path):
+    done = sample(tmp_path / "out", "--label", "bell", "--num", 3)
+    assert done.code == 0, done.err
+    assert [p.name for p in sounds(tmp_path / "out")] == [f"0000{i}_bell.wav" for i in range(3)]
+    assert {row["label"] for row in manifest(tmp_path / "out")} == {"bell"}
+
+
+# Real notes
+
+
+def test_real_notes_train_and_sample(call, tiny, tmp_path, request):
+    notes = request.path.parent / "notes"
+    run, out = tmp_path / "run", tmp_path / "out"
+    done = call("train", *tiny, "--train.num_steps", 4, "--data", notes, "--workdir", run)
+    assert done.code == 0, done.err
+    data = json.loads((run / "data.json").read_text())
+    assert data["labels"] == {"bass": 6, "guitar": 6, "marimba": 6, "organ": 6}
+    assert [row["file"] for row in data["rejected"]] == ["LICENSE.txt"]
+    done = call("sample", "--workdir", run, "--out", out, "--num", 3, "--label", "organ")
+    assert done.code == 0, done.err
+    for path in sounds(out):
+        wave, rate = soundfile.read(path)
+        assert (rate, len(wave)) == (16_000, 8000)
+        assert np.sqrt(np.mean(wave**2)) > 0.01
+
+
+# What is refused
+
+
+def test_folder_with_sounds_is_refused_unless_overwrite(sample, tmp_path):
+    out = tmp_path / "out"
+    assert sample(out, "--num", 3).code == 0
+    (out / "mine.txt").write_text("keep me")
+    before = {p: p.read_bytes() for p in out.iterdir()}
+    done = sample(out, "--num", 2)
+    assert_one_line(done, 1, str(out), "3 sounds", "--overwrite")
+    assert {p: p.read_bytes() for p in out.iterdir()} == before
+    done = sample(out, "--num", 2, "--overwrite")
+    assert done.code == 0, done.err
+    assert [p.name for p in sounds(out)] == ["00000.wav", "00001.wav"]
+    assert len(manifest(out)) == 2
+    assert (out / "mine.txt").read_text() == "keep me"
+
+
+def test_foreign_sounds_are_never_written_over(sample, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    soundfile.write(out / "00000.wav", np.zeros(10), 8000)
+    before = (out / "00000.wav").read_bytes()
+    assert_one_line(sample(out, "--num", 2, "--overwrite"), 1, "00000.wav", "in the way")
+    assert (out / "00000.wav").read_bytes() == before
+
+
+def test_folder_without_a_run_is_named_with_the_command_that_makes_one(sample, tmp_path):
+    missing = tmp_path / "none"
+    done = sample(tmp_path / "out", workdir=missing)
+    assert_one_line(done, 1, f"no run in {missing}", f"python train.py --workdir {missing}")
+    assert not (tmp_path / "out").exists()
+    assert not missing.exists()
+
+
+def test_run_without_a_checkpoint_is_named_with_the_command_that_makes_one(
+    sample, trained, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    shutil.rmtree(run / "checkpoints")
+    done = sample(tmp_path / "out", workdir=run)
+    assert_one_line(done, 1, f"{run} has no checkpoint yet", f"python train.py --workdir {run}")
+
+
+def test_run_of_another_version_is_one_line(sample, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    config = json.loads((run / "config.json").read_text())
+    config["model"]["depth"] = 3
+    (run / "config.json").write_text(json.dumps(config))
+    done = sample(tmp_path / "out", workdir=run)
+    assert_one_line(done, 1, "config.json is of another version", "model.depth")
+
+
+def test_unfinished_run_samples_from_the_unit_gaussian_and_says_so(sample, trained, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "prior.npz").unlink()
+    done = sample(tmp_path / "out", "--num", 2, workdir=run)
+    assert done.code == 0, done.err
+    assert "this run was not finished: drawing from N(0, I)" in done.err
+    assert manifest(tmp_path / "out")[0]["prior"] == "standard"
+    done = sample(tmp_path / "out2", "--num", 2, "--label", "bell", workdir=run)
+    assert_one_line(done, 1, "this run was not finished")
+
+
+def test_unknown_label_lists_the_known(sample, tmp_path):
+    done = sample(tmp_path / "out", "--label", "kazoo")
+    assert_one_line(done, 1, "no label 'kazoo'", "bass, bell, soft")
+
+
+@pytest.mark.parametrize("option", ["--around", "--reconstruct", "--latents"])
+def test_missing_input_is_named(sample, tmp_path, option):
+    done = sample(tmp_path / "out", option, tmp_path / "nothing.wav")
+    assert_one_line(done, 1, str(tmp_path / "nothing.wav"))
+
+
+def test_input_that_is_no_sound_is_named_with_the_reason(sample, tmp_path):
+    (tmp_path / "x.wav").write_bytes(b"no audio")
+    done = sample(tmp_path / "out", "--around", tmp_path / "x.wav")
+    assert_one_line(done, 1, f"{tmp_path / 'x.wav'}: ")
+
+
+def test_latents_of_another_width_are_refused_with_both(sample, tmp_path):
+    np.save(tmp_path / "z.npy", np.zeros((3, 5), np.float32))
+    done = sample(tmp_path / "out", "--latents", tmp_path / "z.npy")
+    assert_one_line(done, 1, "(3, 5)", "[num, 8]")
+
+
+def test_file_in_the_way_of_the_output_folder_is_one_line(sample, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file/out"):
+        assert_one_line(sample(out, "--num", 2), 1, str(tmp_path / "file"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_write_permission_is_one_line(sample, tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        assert_one_line(sample(tmp_path / "out", "--num", 2), 1, "no permission to write")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+# Interrupted
+
+
+def test_ctrl_c_keeps_what_is_complete(start, sample, trained, tmp_path):
+    out = tmp_path / "out"
+    process = start("sample", "--workdir", trained, "--out", out, "--num", 20_000)
+    deadline = time.monotonic() + 120
+    while not (out / "00100.wav").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    made = sounds(out)
+    assert 100 < len(made) < 20_000
+    assert [row["file"] for row in manifest(out)] == [p.name for p in made]
+    assert f"{out} holds the {len(made)} sounds made until then" in err
+    for path in made:
+        assert soundfile.info(path).frames == 8000
+    assert len(made) <= len(np.load(out / "latents.npy")) < 20_000
+    assert (out / "index.html").exists()
+    assert not leftovers(out)
+    # What is complete is known as this program's own.
+    done = sample(out, "--num", 2, "--overwrite")
+    assert done.code == 0, done.err
+    assert len(sounds(out)) == 2
