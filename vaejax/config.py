@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-Inversion = Literal["auto", "derivative", "peaks", "griffin_lim", "pghi"]
+Inversion = Literal["auto", "pghi", "spsi", "derivative", "peaks", "griffin_lim", "zero"]
 
 
 @dataclass(frozen=True)
@@ -172,9 +172,8 @@ class Prior:
 class Sound:
     """From the model's output to a sound."""
 
-    inversion: Inversion = "derivative"
-    """Start of the phase recovery. `auto` is the best one for true magnitudes, at this n_fft and
-    hop_length; a model's magnitudes are rebuilt as well from a cheaper one."""
+    inversion: Inversion = "auto"
+    """Start of the phase recovery; `auto` picks it from n_fft and hop_length."""
     iterations: int | None = 2
     """Griffin-Lim iterations after the start; None takes what is usual for `inversion`. On a
     model's magnitudes more than two change nothing that can be measured."""

@@ -74,12 +74,14 @@ def write_sounds(
     default = DEFAULT_BATCH.get(jax.default_backend(), DEFAULT_BATCH_ACCELERATOR)
     batch_size = -(-(batch_size or min(default, plan.num)) // chunk) * chunk
     train_files = [row["file"] for row in run.data["files"] if row["split"] == "train"]
-    method, iterations = config.sound.inversion, config.sound.iterations
-    chosen = phase.choose(config.features.n_fft, config.features.hop_length)
+    iterations = config.sound.iterations
+    method, usual = phase.choose(
+        config.features.n_fft, config.features.hop_length, method=config.sound.inversion
+    )
     about = {
         **plan.about,
-        "inversion": chosen[0] if method == "auto" else method,
-        "iterations": chosen[1] if iterations is None else iterations,
+        "inversion": method,
+        "iterations": usual if iterations is None else iterations,
         "sample_rate": config.data.sample_rate,
         "subtype": subtype,
         "run": run.fingerprint,
