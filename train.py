@@ -99,7 +99,7 @@ def train(config: Config, workdir: Path) -> None:
     # State: new, or where the last run stopped.
     checkpoints = checkpoint.Checkpoints(workdir)
     restored = checkpoints.restore_last(config)
-    state, best_loss = restored or (training.create_state(config), math.inf)
+    state, best = restored or (training.create_state(config), {"loss": math.inf})
     step = int(state.step)
     if step >= config.train.num_steps:
         checkpoints.close()
@@ -124,17 +124,18 @@ def train(config: Config, workdir: Path) -> None:
         log.flush()
         board.scalars(split, at, values)
 
-    def measure(at: int) -> float:
-        """Evaluates, keeps the weights if they are the best so far, returns the best loss."""
+    def measure(at: int) -> dict[str, float]:
+        """Evaluates, keeps the weights if they are the best so far, returns the best's figures."""
         values, kl_per_dim, pairs, draws = evaluate(state.ema)
         record("held_out", at, values)
         board.latent("held_out", at, kl_per_dim)
         board.pairs(at, *pairs)
         board.draws(at, draws)
         held_out.update(values)
-        if values["loss"] < best_loss:
+        if values["loss"] < best["loss"]:
             checkpoints.save_best(at, state.ema)
-        return min(best_loss, values["loss"])
+            return {"step": at, **values}
+        return best
 
     held_out: dict[str, float] = {}
     bar = tqdm(
@@ -142,12 +143,15 @@ def train(config: Config, workdir: Path) -> None:
     )
     try:
         if step == 0:
-            best_loss = measure(0)
-            first = dict(held_out)
+            best = first = measure(0)
         pending: list[dict] = []
         clock, pause = time.perf_counter(), 0.0
         while step < config.train.num_steps:
             state, metrics = run_steps(state, step)
+            if not pending and bar.n == bar.initial:
+                # The first step is mostly compilation; it says nothing about the time left.
+                jax.block_until_ready(metrics)
+                bar.unpause()
             pending.append(metrics)
             step += steps_in
             bar.update(steps_in)
@@ -183,17 +187,17 @@ def train(config: Config, workdir: Path) -> None:
 
             begun = time.perf_counter()
             if step % config.train.eval_every_steps == 0 or is_last:
-                best_loss = measure(step)
+                best = measure(step)
                 warning = diagnostics.collapse_warning(
                     held_out["kl"], int(held_out["active_units"]), config.model.latent_dim
                 )
                 if warning:
                     tqdm.write(f"warning: {warning}")
             if step % config.train.save_every_steps == 0 or is_last:
-                checkpoints.save_last(state, best_loss)
+                checkpoints.save_last(state, best)
             pause += time.perf_counter() - begun
             if stopping and not is_last:
-                checkpoints.save_last(state, best_loss)
+                checkpoints.save_last(state, best)
                 break
     finally:
         bar.close()
@@ -208,12 +212,14 @@ def train(config: Config, workdir: Path) -> None:
     checkpoints.close()
     if stop.requested and step < config.train.num_steps:
         raise cli.Interrupted(f"interrupted at step {step}; saved; the same command goes on")
+    begun_at = (
+        f" (at step 0, where it is PCA: {first['loss']:.6g} and {first['mel_l1_db']:.2f})"
+        if restored is None
+        else ""
+    )
     print(
-        f"held-out loss {best_loss:.6g} nats at step {best_step}"
-        + (f" (step 0: {first['loss']:.6g})" if restored is None else "")
-        + f", audio within {held_out['mel_l1_db']:.2f} dB (mel L1)"
-        + (f" (step 0: {first['mel_l1_db']:.2f})" if restored is None else "")
-        + f"; {time.time() - started:.0f} s in all"
+        f"best at step {best_step}: held-out loss {best['loss']:.6g} nats, audio within "
+        f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {time.time() - started:.0f} s in all"
     )
     print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
 

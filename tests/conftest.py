@@ -92,7 +92,7 @@ def small_config(**sections) -> Config:
         "model": {
             "latent_dim": 4,
             "width": 16,
-            "num_stages": 2,
+            "num_stages": 1,
             "num_blocks": 1,
             "kernel_size": 3,
             "num_directions": 8,

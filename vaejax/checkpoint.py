@@ -75,8 +75,13 @@ class Checkpoints:
         self.last = _manager(workdir / "checkpoints" / "last")
         self.best = _manager(workdir / "checkpoints" / "best")
 
-    def save_last(self, state: TrainState, best_loss: float) -> None:
-        """Starts writing all that training needs to go on; returns before it is on disk."""
+    def save_last(self, state: TrainState, best: dict[str, float]) -> None:
+        """Starts writing all that training needs to go on; returns before it is on disk.
+
+        Args:
+          state: after the last step.
+          best: figures of the best weights so far, `loss` among them.
+        """
         step = int(state.step)
         if self.last.latest_step() == step:
             return
@@ -84,7 +89,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state._asdict()),
-                best=ocp.args.JsonSave({"loss": best_loss}),
+                best=ocp.args.JsonSave(best),
             ),
         )
 
@@ -96,8 +101,8 @@ class Checkpoints:
                 self.best.delete(existing)
         self.best.save(step, args=ocp.args.StandardSave({"params": ema}))
 
-    def restore_last(self, config: Config) -> tuple[TrainState, float] | None:
-        """The newest state and the best held-out loss until then; None in a new folder."""
+    def restore_last(self, config: Config) -> tuple[TrainState, dict[str, float]] | None:
+        """The newest state and the figures of the best weights until then; None in a new folder."""
         step = self.last.latest_step()
         if step is None:
             return None
@@ -110,7 +115,7 @@ class Checkpoints:
         )
         # Copies: the step donates its state, and what orbax returns may be shared.
         state = jax.tree.map(jnp.array, TrainState(**restored["state"]))
-        return state, float(restored["best"]["loss"])
+        return state, restored["best"]
 
     def restore_best(self, config: Config) -> tuple[int, Any]:
         """Step and averaged weights of the best checkpoint."""

@@ -90,7 +90,7 @@ class Model:
 
     latent_dim: int = 64
     """Dimensions of z."""
-    width: int = 192
+    width: int = 128
     """Channels of the convolutions."""
     num_stages: int = 3
     """Times that the encoder halves (and the decoder doubles) the number of frames."""

@@ -20,6 +20,7 @@ BATCH = 32
 # Held-out sounds that are inverted and compared as audio at every evaluation.
 AUDIO_CLIPS = 32
 NUM_DRAWS = 4
+BATCH_DECODED = 8
 
 
 def over_rows(function: Callable, sounds: Sounds, rows: np.ndarray) -> Any:
@@ -59,11 +60,20 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         return training.eval_step(params, fitted, clips, lengths, rows, config=config)
 
     @jax.jit
-    def rebuild(params, fitted, clips, lengths, rows):
-        def one(pcm, length):
+    def decode(params, fitted, latents):
+        return jax.vmap(lambda z: generate.decode(params, fitted, z, config=config)[0])(latents)
+
+    def sounds_of(params, latents):
+        """[num, num_samples] of latents [num, latent_dim], by one program for any num."""
+        num = len(latents)
+        filled = np.resize(latents, (-(-num // BATCH_DECODED) * BATCH_DECODED, latents.shape[1]))
+        parts = np.split(filled, len(filled) // BATCH_DECODED)
+        return np.concatenate([np.asarray(decode(params, fitted, part)) for part in parts])[:num]
+
+    @jax.jit
+    def compare(clips, lengths, outputs):
+        def one(pcm, length, after):
             before = training.raw_clip(pcm, length, config)
-            mean, _ = generate.encode(params, fitted, before, config=config)
-            after, _ = generate.decode(params, fitted, mean, config=config)
             return {
                 "input": before,
                 "output": metrics.match_energy(after, before),
@@ -71,19 +81,12 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
                 "lsd_db": metrics.lsd_db(before, after),
             }
 
-        return jax.lax.map(lambda x: one(*x), (clips, lengths), batch_size=8)
-
-    @jax.jit
-    def draw(params, fitted, prior, keys):
-        def one(key):
-            z, _ = priors.draw(key, prior, temperature=1.0)
-            return generate.decode(params, fitted, z, config=config)[0]
-
-        return jax.vmap(one)(keys)
+        return jax.vmap(one)(clips, lengths, outputs)
 
     def evaluate(params):
         measured = over_rows(partial(terms, params, fitted), sounds, rows)
-        rebuilt = over_rows(partial(rebuild, params, fitted), sounds, audio_rows)
+        outputs = sounds_of(params, measured["mean"][: len(audio_rows)])
+        rebuilt = jax.tree.map(np.asarray, compare(*sounds.read(audio_rows), outputs))
         recon, kl = measured["recon"].mean(), measured["kl"].mean()
         values = {
             "loss": float(recon + config.objective.beta * kl),
@@ -97,8 +100,10 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         pairs = rebuilt["input"][:few], rebuilt["output"][:few]
         means, variances = measured["mean"], np.exp(measured["logvar"])
         prior = priors.fit(means, variances, means, max_components=1, seed=0)
-        keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
-        return values, measured["kl_per_dim"].mean(0), pairs, draw(params, fitted, prior, keys)
+        eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
+        drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T
+        new = sounds_of(params, drawn.astype(np.float32))
+        return values, measured["kl_per_dim"].mean(0), pairs, new
 
     return evaluate
 

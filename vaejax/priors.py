@@ -6,13 +6,15 @@ after training it is not N(0, I). It is summarised by a Gaussian mixture with fu
 likelihood of posterior means of held-out sounds.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
+
+# Of expectation-maximisation.
+NUM_ITERS = 30
 
 
 class Mixture(NamedTuple):
@@ -51,14 +53,22 @@ def draw(key, mixture: Mixture, *, temperature):
 
 def log_density(mixture: Mixture, z):
     """log p(z) of one latent [latent_dim], in nats."""
-    return logsumexp(_component_log_densities(mixture, z) + mixture.log_weights)
+
+    def one(mean, cholesky):
+        white = jax.scipy.linalg.solve_triangular(cholesky, z - mean, lower=True)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(cholesky)))
+        return -0.5 * jnp.sum(white**2) - log_det - 0.5 * z.shape[0] * jnp.log(2 * jnp.pi)
+
+    densities = jax.vmap(one)(mixture.means, mixture.cholesky)
+    return logsumexp(densities + mixture.log_weights)
 
 
 def covariance(means, variances):
     """Covariance [latent_dim, latent_dim] of a set of posteriors: of the means, plus the mean of
     the variances; both [num_clips, latent_dim]."""
-    deviation = means - jnp.mean(means, 0)
-    return deviation.T @ deviation / len(means) + jnp.diag(jnp.mean(variances, 0))
+    means, variances = np.asarray(means, np.float64), np.asarray(variances, np.float64)
+    deviation = means - means.mean(0)
+    return deviation.T @ deviation / len(means) + np.diag(variances.mean(0))
 
 
 def fit(
@@ -76,79 +86,74 @@ def fit(
       pooled: [latent_dim, latent_dim], what covariances are shrunk towards; by default the
         covariance of all.
     """
-    means, variances = jnp.asarray(means), jnp.asarray(variances)
-    pooled = covariance(means, variances) if pooled is None else pooled
+    means, variances = np.asarray(means, np.float64), np.asarray(variances, np.float64)
+    held_out_means = np.asarray(held_out_means, np.float64)
+    pooled = np.asarray(covariance(means, variances) if pooled is None else pooled, np.float64)
     best, best_score = standard(means.shape[1]), -np.inf
     components = 1
     while components <= max_components and (components == 1 or 16 * components <= len(means)):
-        mixture = _expectation_maximisation(
-            jax.random.key(seed), means, variances, pooled, components=components
-        )
-        score = float(_mean_log_density(mixture, held_out_means))
+        rng = np.random.default_rng(seed)
+        mixture = _expectation_maximisation(rng, means, variances, pooled, components)
+        score = _logsumexp(_log_joint(mixture, held_out_means)).mean()
         if score > best_score:
-            best, best_score = mixture, score
+            best = Mixture(*(jnp.asarray(part, jnp.float32) for part in mixture))
+            best_score = score
         components *= 2
     return best
 
 
-@jax.jit
-def _mean_log_density(mixture: Mixture, latents):
-    return jnp.mean(jax.vmap(partial(log_density, mixture))(latents))
+# Fitting runs on the host, in NumPy: it happens once per run, on a few thousand points, and a
+# program per number of components would take longer to compile than all of them to run.
 
 
-def _component_log_densities(mixture: Mixture, z):
-    """log N(z; mean_k, cov_k) for each component, [num_components]."""
-
-    def one(mean, cholesky):
-        white = jax.scipy.linalg.solve_triangular(cholesky, z - mean, lower=True)
-        log_det = jnp.sum(jnp.log(jnp.diagonal(cholesky)))
-        return -0.5 * jnp.sum(white**2) - log_det - 0.5 * z.shape[0] * jnp.log(2 * jnp.pi)
-
-    return jax.vmap(one)(mixture.means, mixture.cholesky)
-
-
-@partial(jax.jit, static_argnames=("components", "num_iters"))
-def _expectation_maximisation(
-    key, means, variances, pooled, *, components: int, num_iters: int = 30
-):
+def _expectation_maximisation(rng, means, variances, pooled, components: int):
+    """(log_weights, centres, cholesky) of a mixture of so many components."""
     num_clips, latent_dim = means.shape
-    jitter = 1e-6 * jnp.eye(latent_dim)
+    jitter = 1e-6 * np.eye(latent_dim)
+    # Starts: k-means++ (Arthur & Vassilvitskii 2007) in the metric of the pooled covariance.
+    white = np.linalg.solve(np.linalg.cholesky(pooled + jitter), means.T).T
+    chosen = [white[rng.integers(num_clips)]]
+    distance = np.sum((white - chosen[0]) ** 2, 1)
+    for _ in range(components - 1):
+        # Where all points coincide, any of them is as good a start.
+        weights = distance + 1e-12
+        chosen.append(white[rng.choice(num_clips, p=weights / weights.sum())])
+        distance = np.minimum(distance, np.sum((white - chosen[-1]) ** 2, 1))
+    nearest = np.argmin([np.sum((white - centre) ** 2, 1) for centre in chosen], axis=0)
+    responsibilities = np.eye(components)[nearest]  # [num_clips, components]
+    for _ in range(NUM_ITERS if components > 1 else 0):
+        log_joint = _log_joint(_maximise(responsibilities, means, variances, pooled), means)
+        responsibilities = np.exp(log_joint - _logsumexp(log_joint)[:, None])
+    return _maximise(responsibilities, means, variances, pooled)
 
-    def maximise(responsibilities):  # [num_clips, components]
-        counts = jnp.sum(responsibilities, 0) + 1e-6
-        centres = (responsibilities.T @ means) / counts[:, None]
 
+def _maximise(responsibilities, means, variances, pooled):
+    latent_dim = means.shape[1]
+    counts = responsibilities.sum(0) + 1e-6
+    centres = responsibilities.T @ means / counts[:, None]
+    covariances = []
+    for weights, centre, count in zip(responsibilities.T, centres, counts, strict=True):
+        deviation = means - centre
+        scatter = (weights[:, None] * deviation).T @ deviation + np.diag(weights @ variances)
         # Shrunk towards the pooled covariance by as much as latent_dim clips weigh: with fewer
         # clips than dimensions a component has no full rank of its own.
-        def shrunk(weights, centre, count):
-            deviation = means - centre
-            scatter = (weights[:, None] * deviation).T @ deviation
-            spread = jnp.diag(weights @ variances)
-            return (scatter + spread + latent_dim * pooled) / (count + latent_dim)
+        covariances.append((scatter + latent_dim * pooled) / (count + latent_dim))
+    cholesky = np.linalg.cholesky(np.stack(covariances) + 1e-6 * np.eye(latent_dim))
+    return np.log(counts / counts.sum()), centres, cholesky
 
-        covariances = jax.vmap(shrunk, in_axes=(1, 0, 0))(responsibilities, centres, counts)
-        log_weights = jnp.log(counts / jnp.sum(counts))
-        return Mixture(log_weights, centres, jnp.linalg.cholesky(covariances + jitter))
 
-    def expect(mixture):
-        log_joint = jax.vmap(partial(_component_log_densities, mixture))(means)
-        return jax.nn.softmax(log_joint + mixture.log_weights, axis=1)
+def _log_joint(mixture, points):
+    """log weight_k + log N(point; centre_k, cov_k): [num_points, components]."""
+    columns = []  # mixture: (log_weights, centres, cholesky)
+    for log_weight, centre, factor in zip(*mixture, strict=True):
+        white = np.linalg.solve(factor, (points - centre).T)
+        log_det = np.log(np.diagonal(factor)).sum()
+        normaliser = 0.5 * len(centre) * np.log(2 * np.pi)
+        columns.append(log_weight - 0.5 * np.sum(white**2, 0) - log_det - normaliser)
+    return np.stack(columns, axis=1)
 
-    def step(responsibilities, _):
-        return expect(maximise(responsibilities)), None
 
-    # Starts: k-means++ (Arthur & Vassilvitskii 2007) in the metric of the pooled covariance.
-    white = jax.scipy.linalg.solve_triangular(
-        jnp.linalg.cholesky(pooled + jitter), means.T, lower=True
-    ).T
-    centres = jnp.zeros((components, latent_dim))
-    distance = jnp.full(num_clips, jnp.inf)
-    for k, centre_key in enumerate(jax.random.split(key, components)):
-        logits = jnp.zeros(num_clips) if k == 0 else jnp.log(distance + 1e-12)
-        chosen = white[jax.random.categorical(centre_key, logits)]
-        centres = centres.at[k].set(chosen)
-        distance = jnp.minimum(distance, jnp.sum((white - chosen) ** 2, 1))
-    nearest = jnp.argmin(jnp.sum((white[:, None] - centres) ** 2, 2), 1)
-    responsibilities = jax.nn.one_hot(nearest, components)
-    responsibilities, _ = jax.lax.scan(step, responsibilities, None, length=num_iters)
-    return maximise(responsibilities)
+def _logsumexp(values):
+    """Over the last axis, [num_points]."""
+    top = values.max(1)
+    return top + np.log(np.exp(values - top[:, None]).sum(1))

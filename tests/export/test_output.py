@@ -1,0 +1,180 @@
+"""Writing a plan: whole files, a manifest of just those, latents that match, flat in memory."""
+
+import errno
+import json
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from vaejax import checkpoint, latents
+from vaejax.cli import Interrupted
+from vaejax.export import output, wav
+from vaejax.export.wav import WriteError
+
+
+@pytest.fixture(scope="module")
+def loaded(trained):
+    return checkpoint.load_run(trained)
+
+
+@pytest.fixture(scope="module")
+def write(loaded):
+    def write(out, num, **changes):
+        plan = latents.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
+        options = {"overwrite": False, "suffix": "wav", "subtype": "PCM_16", "batch_size": 16}
+        return output.write_sounds(loaded, plan, out=out, title="sounds", **{**options, **changes})
+
+    return write
+
+
+def manifest(out):
+    return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+
+
+def names(out):
+    return sorted(p.name for p in out.iterdir())
+
+
+def wavs(out):
+    return sorted(p.name for p in out.glob("*.wav"))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Lets a number of sounds be written whole, and half of the next."""
+
+    def fill(after):
+        left, lock = [after], threading.Lock()
+        real_open = open
+
+        class Full:
+            def __init__(self, *args, **kwargs):
+                self.file = real_open(*args, **kwargs)
+                with lock:
+                    left[0] -= 1
+                    self.full = left[0] < 0
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                self.file.close()
+
+            def write(self, data):
+                if self.full:
+                    self.file.write(bytes(data[: len(data) // 2]))
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return self.file.write(data)
+
+        monkeypatch.setattr(wav, "open", Full, raising=False)
+
+    return fill
+
+
+def test_made_says_how_many_and_how_fast(write, tmp_path):
+    made = write(tmp_path / "out", 20)
+    assert made.num == 20
+    assert made.sounds_per_second > 0
+    assert len(wavs(tmp_path / "out")) == len(manifest(tmp_path / "out")) == 20
+
+
+@pytest.mark.parametrize("num", [1, 16, 17])
+def test_last_batch_holds_only_what_is_left(write, tmp_path, num):
+    write(tmp_path / "out", num)
+    assert wavs(tmp_path / "out") == [f"{i:05d}.wav" for i in range(num)]
+    assert np.load(tmp_path / "out/latents.npy").shape == (num, 8)
+    assert names(tmp_path / "out") == sorted(
+        [*wavs(tmp_path / "out"), "index.html", "latents.npy", "manifest.jsonl"]
+    )
+
+
+def test_latents_file_has_the_header_that_numpy_writes(write, tmp_path):
+    write(tmp_path / "out", 17)
+    stored = np.load(tmp_path / "out/latents.npy", mmap_mode="r", allow_pickle=False)
+    assert stored.dtype == np.dtype("<f4")
+    assert np.isfinite(stored).all()
+    np.save(tmp_path / "again.npy", stored)
+    assert (tmp_path / "again.npy").read_bytes() == (tmp_path / "out/latents.npy").read_bytes()
+
+
+@pytest.mark.parametrize("after", [0, 5, 20])
+def test_full_disk_keeps_what_is_complete_and_says_so(write, full_disk, tmp_path, after):
+    full_disk(after)
+    out = tmp_path / "out"
+    with pytest.raises(WriteError, match="the disk is full") as caught:
+        write(out, 40)
+    assert "cannot write " in str(caught.value)
+    assert len(wavs(out)) == after
+    assert f"{after} other files are complete" in str(caught.value)
+    for name in wavs(out):
+        assert soundfile.info(out / name).frames == 8000
+    assert [row["file"] for row in manifest(out)] == wavs(out)
+    assert names(out) == sorted([*wavs(out), "manifest.jsonl"])
+
+
+def test_after_a_full_disk_the_same_folder_can_be_overwritten(
+    write, full_disk, tmp_path, monkeypatch
+):
+    full_disk(5)
+    with pytest.raises(WriteError):
+        write(tmp_path / "out", 40)
+    monkeypatch.undo()
+    with pytest.raises(WriteError, match="--overwrite"):
+        write(tmp_path / "out", 2)
+    write(tmp_path / "out", 2, overwrite=True)
+    assert wavs(tmp_path / "out") == ["00000.wav", "00001.wav"]
+
+
+def test_interruption_between_batches_leaves_a_folder_that_agrees_with_itself(
+    write, tmp_path, monkeypatch
+):
+    real = output._batches
+
+    def two_batches(*args, **kwargs):
+        for start, batch in real(*args, **kwargs):
+            if start == 32:
+                raise KeyboardInterrupt
+            yield start, batch
+
+    monkeypatch.setattr(output, "_batches", two_batches)
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted, match="holds the 32 sounds made until then"):
+        write(out, 80)
+    assert len(wavs(out)) == len(manifest(out)) == 32
+    assert np.load(out / "latents.npy").shape == (32, 8)
+    assert "00031.wav" in (out / "index.html").read_text()
+    assert not [name for name in names(out) if name.startswith(".")]
+
+
+def test_interruption_within_a_batch_leaves_no_sound_without_its_line(write, tmp_path, monkeypatch):
+    real, submitted = wav.SoundWriter.submit, []
+
+    def submit(self, path, samples):
+        if len(submitted) == 20:
+            raise KeyboardInterrupt
+        submitted.append(path.name)
+        real(self, path, samples)
+
+    monkeypatch.setattr(output.SoundWriter, "submit", submit)
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted, match="holds the 20 sounds"):
+        write(out, 80)
+    assert wavs(out) == submitted
+    rows = manifest(out)
+    assert [row["file"] for row in rows] == submitted
+    # Every line's latent is there, and is the one that its sound was made from.
+    stored = np.load(out / "latents.npy")
+    assert len(stored) == 32
+    monkeypatch.undo()
+    write(tmp_path / "whole", 80)
+    np.testing.assert_array_equal(stored, np.load(tmp_path / "whole/latents.npy")[:32])
+
+
+def test_foreign_page_is_refused_before_anything_is_made(write, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/index.html").write_text("mine")
+    with pytest.raises(WriteError, match=r"index\.html is in the way"):
+        write(tmp_path / "out", 16, overwrite=True)
+    assert names(tmp_path / "out") == ["index.html"]

@@ -1,0 +1,185 @@
+"""The run folder: what is saved comes back bit for bit, and a broken one is explained."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaejax import checkpoint, metrics, priors, training
+from vaejax import config as configs
+
+
+def equal(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the checkpoints of a folder; all are closed at the end."""
+    made = []
+
+    def open_(path=tmp_path):
+        made.append(checkpoint.Checkpoints(path))
+        return made[-1]
+
+    yield open_
+    for checkpoints in made:
+        checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def state(config):
+    """A state with no two arrays alike, optimiser's included."""
+    fresh = training.create_state(config)
+    rng = np.random.default_rng(0)
+
+    def scramble(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(rng.standard_normal(leaf.shape, np.float32))
+        return leaf
+
+    return jax.tree.map(scramble, fresh)._replace(step=jnp.asarray(7, jnp.int32))
+
+
+def test_state_comes_back_bit_for_bit(opened, config, state):
+    checkpoints = opened()
+    checkpoints.save_last(state, {"loss": 12.5, "step": 3})
+    checkpoints.wait()
+    restored, best = opened().restore_last(config)
+    equal(restored, state)
+    assert best == {"loss": 12.5, "step": 3}
+
+
+def test_infinite_best_loss_survives(opened, config, state):
+    checkpoints = opened()
+    checkpoints.save_last(state, {"loss": float("inf")})
+    checkpoints.wait()
+    assert opened().restore_last(config)[1] == {"loss": float("inf")}
+
+
+def test_a_new_folder_has_nothing_to_go_on_from(opened, config, tmp_path):
+    assert opened().restore_last(config) is None
+    assert not checkpoint.has_checkpoint(tmp_path)
+
+
+def test_only_the_newest_state_is_kept(opened, config, state, tmp_path):
+    checkpoints = opened()
+    for step in (7, 8, 9):
+        checkpoints.save_last(state._replace(step=jnp.asarray(step, jnp.int32)), {"loss": 0.0})
+    checkpoints.wait()
+    assert [p.name for p in (tmp_path / "checkpoints/last").iterdir() if p.name.isdigit()] == ["9"]
+    assert int(opened().restore_last(config)[0].step) == 9
+
+
+def test_saving_a_step_twice_is_once(opened, state):
+    checkpoints = opened()
+    checkpoints.save_last(state, {"loss": 1.0})
+    checkpoints.save_last(state, {"loss": 1.0})
+    checkpoints.wait()
+    assert checkpoints.last.all_steps() == [7]
+
+
+def test_best_weights_come_back_with_their_step(opened, config, state, tmp_path):
+    checkpoints = opened()
+    checkpoints.save_best(3, state.params)
+    checkpoints.save_best(5, state.ema)
+    checkpoints.wait()
+    assert checkpoint.has_checkpoint(tmp_path)
+    step, params = opened().restore_best(config)
+    assert step == 5
+    equal(params, state.ema)
+
+
+def test_best_weights_of_a_future_that_was_undone_are_replaced(opened, config, state):
+    # Killed after the best of step 20, resumed at 10: its step 15 is newer than what 20 was.
+    killed = opened()
+    killed.save_best(20, state.params)
+    killed.wait()
+    checkpoints = opened()
+    checkpoints.save_best(15, state.ema)
+    checkpoints.wait()
+    step, params = opened().restore_best(config)
+    assert step == 15
+    equal(params, state.ema)
+
+
+def test_what_was_fitted_comes_back_bit_for_bit(tmp_path, fitted):
+    embedding = metrics.fit_embedding(np.random.default_rng(0).normal(size=(9, 1024)))
+    checkpoint.save_fitted(tmp_path, fitted, embedding)
+    loaded, loaded_embedding = checkpoint.load_fitted(tmp_path)
+    equal(loaded, fitted)
+    equal(loaded_embedding, embedding)
+
+
+def test_prior_comes_back_for_its_own_step_only(tmp_path):
+    prior = priors.standard(3)
+    rng = np.random.default_rng(0)
+    posteriors = checkpoint.Posteriors(np.arange(5), rng.normal(size=(5, 3)), np.ones((5, 3)))
+    assert checkpoint.load_prior(tmp_path, 4) is None
+    checkpoint.save_prior(tmp_path, prior, posteriors, 4)
+    loaded, loaded_posteriors = checkpoint.load_prior(tmp_path, 4)
+    equal(loaded, prior)
+    equal(loaded_posteriors, posteriors)
+    assert checkpoint.load_prior(tmp_path, 5) is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "data.json"
+    checkpoint.write_text(path, "old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Loading a run
+
+
+def test_run_loads_with_all_that_a_sound_needs(trained):
+    run = checkpoint.load_run(trained)
+    assert run.config == configs.load(trained / "config.json")
+    assert run.has_fitted_prior
+    assert run.instrument.prior.means.shape[1] == 8
+    train_rows = [i for i, row in enumerate(run.data["files"]) if row["split"] == "train"]
+    np.testing.assert_array_equal(run.posteriors.rows, train_rows)
+    assert run.instrument.embedding.points.shape == (len(train_rows), 64)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.instrument))
+
+
+def test_loading_twice_gives_the_same_run(trained):
+    first, second = checkpoint.load_run(trained), checkpoint.load_run(str(trained))
+    assert first.fingerprint == second.fingerprint
+    equal(first.instrument, second.instrument)
+
+
+def test_fingerprint_follows_config_and_data(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    before = checkpoint.load_run(trained).fingerprint
+    assert checkpoint.load_run(tmp_path / "run").fingerprint == before
+    data = json.loads((tmp_path / "run/data.json").read_text())
+    data["fingerprint"] = "other"
+    (tmp_path / "run/data.json").write_text(json.dumps(data))
+    assert checkpoint.load_run(tmp_path / "run").fingerprint != before
+
+
+def test_folder_without_a_run_names_the_command_that_makes_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match=rf"python train\.py --workdir {tmp_path}"):
+        checkpoint.load_run(tmp_path)
+
+
+def test_an_array_that_would_be_unpickled_is_refused(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    with np.load(trained / "prior.npz") as stored:
+        arrays = {**stored, "means": np.array([print], dtype=object)}
+    np.savez(tmp_path / "run/prior.npz", **arrays)
+    with pytest.raises(ValueError, match="allow_pickle"):
+        checkpoint.load_run(tmp_path / "run")

@@ -1,0 +1,95 @@
+"""Every preset in configs/: passes the checks, builds at full size, takes a step when shrunk."""
+
+import ast
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from vaejax import cli, training
+from vaejax import config as configs
+from vaejax.models import create_model, linear
+
+PRESETS = sorted(path.stem for path in cli.PRESETS.glob("*.py") if path.stem != "__init__")
+
+
+def shrunk(config):
+    """The preset with small sizes, and nothing else of it changed."""
+
+    def change(section, **fields):
+        return dataclasses.replace(getattr(config, section), **fields)
+
+    stages = min(config.model.num_stages, 1)
+    # Frames enough for the stages, and samples enough for a window.
+    num_samples = max(2 * config.features.n_fft, 2 ** (stages + 1) * config.features.hop_length)
+    return dataclasses.replace(
+        config,
+        data=change("data", clip_seconds=num_samples / config.data.sample_rate),
+        model=change(
+            "model",
+            latent_dim=4,
+            width=8,
+            num_stages=stages,
+            num_blocks=1,
+            num_directions=6,
+            dense_width=8,
+            ppca_clips=min(config.model.ppca_clips, 8),
+        ),
+        train=change("train", batch_size=4),
+    )
+
+
+def test_the_presets_are_those_that_the_project_promises():
+    assert {"default", "tiny", "workshop", "studio"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_passes_the_checks_and_says_what_it_is_for(name):
+    configs.check(cli.load_preset(name))
+    assert ast.get_docstring(ast.parse((cli.PRESETS / f"{name}.py").read_text()))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_builds_at_full_size(name):
+    config = cli.load_preset(name)
+    state = jax.eval_shape(lambda: training.create_state(config))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) > 0
+    model = create_model(config)
+
+    def rebuild(params):
+        shape = config.num_frames, config.features.num_bins
+        path = linear.flat(*shape, config.model.num_directions)
+        mean, _ = model.apply({"params": params}, path.loc, path, method="encode")
+        return model.apply({"params": params}, mean, path, method="decode")
+
+    out = jax.eval_shape(rebuild, state.params)
+    assert out.shape == (config.num_frames, config.features.num_bins)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_shrunk_preset_takes_a_step(name, make_sounds):
+    config = shrunk(cli.load_preset(name))
+    configs.check(config)
+    sounds = make_sounds(config, 12)
+    fitted = training.fit(sounds, config)
+    steps, steps_in = training.make_steps(config, sounds, fitted)
+    state, metrics = steps(training.create_state(config), 0)
+    assert int(state.step) == steps_in == config.train.steps_per_dispatch
+    assert int(state.first_bad_step) == -1
+    assert np.isfinite(metrics["loss"])
+
+
+def test_workshop_has_the_originals_settings():
+    config = cli.load_preset("workshop")
+    assert (config.data.sample_rate, config.data.clip_seconds) == (44_100, 1.0)
+    assert (config.features.n_fft, config.features.hop_length) == (2048, 512)
+    assert config.model.latent_dim == 8
+
+
+def test_studio_is_wider_and_longer_than_default_and_computes_in_bfloat16():
+    studio, default = cli.load_preset("studio"), cli.load_preset("default")
+    assert studio.model.width > default.model.width
+    assert studio.data.clip_seconds > default.data.clip_seconds
+    assert studio.model.compute_dtype == "bfloat16"
+    assert studio.data.sample_rate == 44_100

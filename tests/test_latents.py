@@ -1,0 +1,150 @@
+"""Which latents a plan stands for."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from vaejax import checkpoint, latents, priors
+
+DRAW = {"seed": 0, "temperature": 1.0}
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    return checkpoint.load_run(trained)
+
+
+def covariance_of(mixture):
+    return np.asarray(mixture.cholesky[0] @ mixture.cholesky[0].T)
+
+
+def test_prior_plan_draws_from_the_density_of_its_name(run):
+    fitted = latents.from_prior(run, num=3, prior="aggregate", **DRAW)
+    np.testing.assert_array_equal(fitted.prior.means, run.instrument.prior.means)
+    unit = latents.from_prior(run, num=3, prior="standard", **DRAW)
+    np.testing.assert_array_equal(unit.prior.cholesky[0], np.eye(8))
+    assert unit.about["prior"] == "standard"
+
+
+def test_names_have_five_digits_and_more_when_needed(run):
+    few = latents.from_prior(run, num=3, prior="standard", **DRAW)
+    assert few.stems(2) == "00002"
+    many = latents.from_prior(run, num=1_000_001, prior="standard", **DRAW)
+    assert many.stems(2) == "0000002"
+    assert many.stems(1_000_000) == "1000000"
+
+
+def test_aggregate_prior_of_an_unfinished_run_is_said_to_be_standard(run):
+    unfinished = run._replace(posteriors=None)
+    plan = latents.from_prior(unfinished, num=3, prior="aggregate", **DRAW)
+    assert plan.about["prior"] == "standard"
+
+
+def test_label_plan_is_centred_on_the_labels_posteriors(run):
+    plan = latents.from_label(run, "bell", num=3, **DRAW)
+    labels = np.array([row["label"] for row in run.data["files"]])[run.posteriors.rows]
+    own = run.posteriors.means[labels == "bell"]
+    np.testing.assert_allclose(plan.prior.means[0], own.mean(0), atol=1e-4)
+    assert plan.stems(0) == "00000_bell"
+    # Nearer to its own sounds than to those of the other labels.
+    density = [priors.log_density(plan.prior, z) for z in run.posteriors.means]
+    density = np.asarray(density)
+    assert np.median(density[labels == "bell"]) > np.median(density[labels != "bell"])
+
+
+def test_unknown_label_and_one_held_out_whole_are_told_apart(run):
+    with pytest.raises(ValueError, match=r"knows no label 'x'; it knows: bass, bell, soft"):
+        latents.from_label(run, "x", num=1, **DRAW)
+    labels = np.array([row["label"] for row in run.data["files"]])[run.posteriors.rows]
+    without = run._replace(
+        posteriors=checkpoint.Posteriors(*(a[labels != "bell"] for a in run.posteriors))
+    )
+    with pytest.raises(ValueError, match="all sounds with the label 'bell' were held out"):
+        latents.from_label(without, "bell", num=1, **DRAW)
+
+
+def test_a_training_file_encodes_to_the_posterior_that_was_stored(run, folder):
+    for i in (0, 5, 20):
+        row = run.posteriors.rows[i]
+        mean, variance = latents.encode_file(run, folder / run.data["files"][row]["file"])
+        np.testing.assert_allclose(mean, run.posteriors.means[i], rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(variance, run.posteriors.variances[i], rtol=1e-3)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+def test_around_plan_is_the_posterior_widened_by_the_sets_shape(run, folder, spread):
+    path = folder / run.data["files"][0]["file"]
+    plan = latents.around(run, path, num=3, spread=spread, **DRAW)
+    mean, variance = latents.encode_file(run, path)
+    np.testing.assert_allclose(plan.prior.means[0], mean, rtol=1e-5)
+    means, variances = run.posteriors.means, run.posteriors.variances
+    shape = np.cov(means.T, bias=True) + np.diag(variances.mean(0))
+    np.testing.assert_allclose(
+        covariance_of(plan.prior), np.diag(variance) + spread**2 * shape, rtol=1e-2, atol=1e-4
+    )
+
+
+def test_between_plan_begins_and_ends_at_the_sounds(run, folder):
+    a, b = (folder / run.data["files"][i]["file"] for i in (0, 40))
+    plan = latents.between(run, a, b, num=4)
+    np.testing.assert_allclose(plan.latents[0], latents.encode_file(run, a)[0], rtol=1e-5)
+    np.testing.assert_allclose(plan.latents[-1], latents.encode_file(run, b)[0], rtol=1e-5)
+    np.testing.assert_allclose(plan.latents[1], (2 * plan.latents[0] + plan.latents[3]) / 3, 1e-4)
+
+
+def test_reconstruct_plan_encodes_every_file_whatever_the_batch(run, folder):
+    plan = latents.reconstruct(run, folder)
+    assert plan.num == 48  # three batches of 16
+    assert plan.sources == sorted(row["file"] for row in run.data["files"])
+    for i in (0, 17, 47):
+        mean, _ = latents.encode_file(run, folder / plan.sources[i])
+        np.testing.assert_allclose(plan.latents[i], mean, rtol=1e-3, atol=1e-3)
+
+
+def test_reconstruct_plan_keeps_both_of_two_files_with_one_stem(run, tmp_path):
+    wave = np.sin(0.1 * np.arange(4000)) * 0.5
+    soundfile.write(tmp_path / "a.wav", wave, 8000)
+    soundfile.write(tmp_path / "a.flac", wave, 8000)
+    soundfile.write(tmp_path / "b.wav", wave, 8000)
+    plan = latents.reconstruct(run, tmp_path)
+    assert sorted(plan.stems(i) for i in range(3)) == ["a.flac", "a.wav", "b"]
+
+
+def test_reconstruct_plan_leaves_out_what_is_no_sound_and_refuses_if_nothing_is_left(run, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    with pytest.raises(ValueError, match=f"no usable sound in {tmp_path}"):
+        latents.reconstruct(run, tmp_path)
+    soundfile.write(tmp_path / "good.wav", np.sin(0.1 * np.arange(4000)) * 0.5, 8000)
+    assert latents.reconstruct(run, tmp_path).sources == ["good.wav"]
+
+
+def test_latents_of_a_file_are_used_as_they_are(run, tmp_path):
+    given = np.random.default_rng(0).normal(size=(3, 8))
+    np.save(tmp_path / "z.npy", given)
+    plan = latents.from_file(run, tmp_path / "z.npy")
+    np.testing.assert_array_equal(plan.latents, given.astype(np.float32))
+    assert plan.about["seed"] is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (np.zeros((3, 5)), r"holds \(3, 5\), but this run's latents are \[num, 8\]"),
+        (np.zeros(8), r"holds \(8,\)"),
+        (np.full((2, 8), np.nan), "must hold finite"),
+        (np.zeros((2, 8), int), "must hold finite floating point"),
+    ],
+)
+def test_latents_that_do_not_fit_are_refused(run, tmp_path, stored, message):
+    np.save(tmp_path / "z.npy", stored)
+    with pytest.raises(ValueError, match=message):
+        latents.from_file(run, tmp_path / "z.npy")
+
+
+def test_latents_that_are_no_array_are_refused(run, tmp_path):
+    (tmp_path / "z.npy").write_bytes(b"not an array")
+    with pytest.raises(ValueError, match=r"is no NumPy array file"):
+        latents.from_file(run, tmp_path / "z.npy")
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"is no NumPy array file"):
+        latents.from_file(run, tmp_path / "pickled.npy")

@@ -1,0 +1,62 @@
+"""The training step and the generator lower for every backend, without its hardware."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vaejax import generate, metrics, priors, training
+from vaejax.models import linear
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def shapes(config):
+    """Shapes of a fitted set, of a state and of a batch."""
+
+    def make():
+        statistics = training.Statistics(jnp.zeros(config.features.num_bins), jnp.zeros(()))
+        path = linear.flat(config.num_frames, config.features.num_bins, config.model.num_directions)
+        embedding = metrics.Embedding(
+            jnp.zeros(1024), jnp.zeros((1024, 64)), jnp.zeros((10, 64)), jnp.zeros(())
+        )
+        prior = priors.standard(config.model.latent_dim)
+        state = training.create_state(config)
+        fitted = training.Fitted(statistics, path)
+        return state, fitted, generate.Instrument(state.ema, fitted, prior, embedding)
+
+    return jax.eval_shape(make)
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, compute_dtype):
+    config = make_config(model={"compute_dtype": compute_dtype})
+    state, fitted, _ = shapes(config)
+    batch = config.train.batch_size
+    exported = jax.export.export(
+        jax.jit(partial(training.train_step, config=config), donate_argnums=0),
+        platforms=PLATFORMS,
+    )(
+        state,
+        fitted,
+        jax.ShapeDtypeStruct((batch, config.pack_samples), jnp.int16),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.uint32),
+    )
+    assert exported.platforms == PLATFORMS
+    assert ("bf16" in exported.mlir_module()) == (compute_dtype == "bfloat16")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
+def test_generator_lowers_for_cpu_cuda_and_tpu(config, subtype):
+    *_, instrument = shapes(config)
+    exported = jax.export.export(generate.make_generator(config, subtype), platforms=PLATFORMS)(
+        instrument,
+        jax.eval_shape(lambda: jax.random.key(0)),
+        jax.ShapeDtypeStruct((generate.chunk_size(),), jnp.uint32),
+        jax.ShapeDtypeStruct((), jnp.float32),
+    )
+    assert exported.platforms == PLATFORMS
+    samples = jax.tree.unflatten(exported.out_tree, exported.out_avals)["samples"]
+    assert samples.shape == (generate.chunk_size(), config.data.num_samples)
