@@ -46,10 +46,11 @@ def main(argv: list[str]) -> None:
     preset = cli.option(argv, "config") or "configs/default.py"
     try:
         default = Options(config=preset, settings=cli.load_preset(preset))
+        options = cli.parse(Options, default, argv, description=DESCRIPTION)
+        configs.check(options.settings)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(cli.USAGE) from None
-    options = cli.parse(Options, default, argv, description=DESCRIPTION)
     workdir = options.workdir or Path("runs") / Path(preset).stem
     train(options.settings, workdir)
 
@@ -64,7 +65,6 @@ def train(config: Config, workdir: Path) -> None:
     """
     configs.check(config)
     started = time.time()
-    workdir.mkdir(parents=True, exist_ok=True)
     _check_resumable(config, workdir)
     cli.use_compilation_cache(workdir)
 
@@ -82,6 +82,7 @@ def train(config: Config, workdir: Path) -> None:
     dataset = sounds.load(config)
     print(sounds.report(dataset), flush=True)
     _check_same_sounds(dataset.corpus.fingerprint, workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
     configs.save(config, workdir / "config.json")
     listing = corpus.summary(dataset.corpus, held_out=dataset.held_out)
     checkpoint.write_text(workdir / "data.json", json.dumps(listing, indent=1) + "\n")

@@ -61,6 +61,7 @@ def test_ill_typed_value_exits_2_and_is_named(call, script, argv, words):
         (["--num", "0"], "--num 0 must be at least 1"),
         (["--num", "3", "--latents", "b.npy"], "--num does not go with --latents"),
         (["--num", "3", "--reconstruct", "x"], "--num does not go with --reconstruct"),
+        (["--num", "3", "--match", "a.wav"], "--num does not go with --match"),
         (["--num", "1", "--between", "a.wav", "b.wav"], "--num must be at least 2"),
         (["--seed", "-1"], "--seed -1 must lie in [0, 2^32)"),
         (["--seed", str(2**32)], "must lie in [0, 2^32)"),
@@ -93,7 +94,7 @@ def test_help_of_sample_lists_every_option(call):
     assert done.code == 0
     for name in ("num", "seed", "temperature", "prior", "label", "around", "spread", "between"):
         assert f"--{name} " in done.out
-    for name in ("reconstruct", "latents", "inversion", "iterations", "format", "subtype"):
+    for name in ("reconstruct", "match", "latents", "inversion", "iterations", "format", "subtype"):
         assert f"--{name} " in done.out
 
 

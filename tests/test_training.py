@@ -185,13 +185,12 @@ def test_steps_in_one_dispatch_equal_single_steps(make_config, sounds, fitted, e
         np.testing.assert_allclose(scanned_metrics[0][name], mean, rtol=1e-3, err_msg=name)
 
 
-def test_streamed_training_equals_resident_training_bit_for_bit(make_config, make_sounds):
+def test_streamed_training_equals_resident_training_bit_for_bit(make_config, make_sounds, fitted):
     config = make_config(data={"device_budget_mb": 1})
     sounds = make_sounds(config, 320)
     # 256 training clips of 2,126 int16 samples are 1.04 MB.
     size = len(sounds.train_rows) * config.pack_samples * 2
     assert 2**20 < size < 2 * 2**20
-    fitted = training.fit(sounds, config)
     resident = make_config(data={"device_budget_mb": 2})
     streamed_state, streamed_metrics = run_steps(config, sounds, fitted, 4)
     resident_state, resident_metrics = run_steps(resident, sounds, fitted, 4)

@@ -37,7 +37,7 @@ def load_preset(path: str | os.PathLike) -> Config:
     candidates = [path, PRESETS / path.name, PRESETS / f"{path.name}.py"]
     found = next((p for p in candidates if p.is_file()), None)
     if found is None:
-        known = sorted(f"configs/{p.name}" for p in PRESETS.glob("*.py"))
+        known = sorted(f"configs/{p.name}" for p in PRESETS.glob("[!_]*.py"))
         close = difflib.get_close_matches(str(path), known, 1, 0.4)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(f"no preset {path}{hint} (known: {', '.join(known)})")
@@ -101,9 +101,15 @@ def _one_line(text: str) -> str:
     """What tyro prints in a box, as a sentence."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in text.splitlines()]
-    lines = [line for line in lines if line]
-    text = " ".join(lines[1:] if len(lines) > 1 else lines)
-    return re.sub(r"\s+", " ", text)
+    text = re.sub(r"\s+", " ", " ".join(line for line in lines[1:] if line))
+    text, _, _ = text.partition(" For full helptext")
+    unknown = re.match(r"Unrecognized options: (--[^\s,]+)", text)
+    if unknown:
+        close = re.findall(r"--[\w.]+", text.partition("Perhaps you meant")[2])
+        hint = f"did you mean {close[0]}?" if close else "--help lists all"
+        return f"unknown option {unknown[1]}; {hint}"
+    problem, _, helptext = text.partition(" Argument helptext: ")
+    return f"{problem} (expected {helptext})" if helptext else problem
 
 
 def run(main: Callable[[list[str]], None]) -> None:
