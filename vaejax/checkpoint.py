@@ -95,10 +95,13 @@ class Checkpoints:
 
     def save_best(self, step: int, ema) -> None:
         """Starts writing the weights that sounds are made with."""
-        # A resumed run walks over steps that it had reached before it was killed.
-        for existing in self.best.all_steps():
-            if existing >= step:
-                self.best.delete(existing)
+        # A resumed run walks over steps that it had reached before it was killed, and to the same
+        # weights.
+        existing = self.best.latest_step()
+        if existing == step:
+            return
+        if existing is not None and existing > step:
+            self.best.delete(existing)
         self.best.save(step, args=ocp.args.StandardSave({"params": ema}))
 
     def restore_last(self, config: Config) -> tuple[TrainState, dict[str, float]] | None:

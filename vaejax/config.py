@@ -214,7 +214,6 @@ RESUMABLE = frozenset(
     {
         "data.cache_dir",
         "data.num_workers",
-        "data.device_budget_mb",
         "train.num_steps",
         "train.log_every_steps",
         "train.eval_every_steps",
