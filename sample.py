@@ -62,7 +62,8 @@ class Options:
     inversion: Inversion | None = None
     """Phase recovery; by default as the run's config says."""
     iterations: int | None = None
-    """Griffin-Lim iterations after its start; by default as the run's config says."""
+    """Griffin-Lim iterations after its start; by default as the run's config says, and 32 for
+    --inversion griffin_lim and zero."""
     format: Literal["wav", "flac"] = "wav"
     """Of the files."""
     subtype: Literal["PCM_16", "PCM_24", "FLOAT"] = "PCM_16"
@@ -126,7 +127,11 @@ def sample(options: Options) -> None:
     run = checkpoint.load_run(options.workdir)
     sound = run.config.sound
     if options.inversion is not None:
-        sound = dataclasses.replace(sound, inversion=options.inversion, iterations=None)
+        # These two start from nowhere: a few iterations, enough after a good start, are not for
+        # them.
+        needs_more = options.inversion in ("griffin_lim", "zero")
+        iterations = None if needs_more else sound.iterations
+        sound = dataclasses.replace(sound, inversion=options.inversion, iterations=iterations)
     if options.iterations is not None:
         sound = dataclasses.replace(sound, iterations=options.iterations)
     run = run._replace(config=dataclasses.replace(run.config, sound=sound))
@@ -145,9 +150,11 @@ def sample(options: Options) -> None:
         title=f"{plan.num} sounds from {options.workdir.name}",
     )
     seconds = time.time() - started
+    rate = made.sounds_per_second
     print(
-        f"{made.num} sounds in {options.out} in {seconds:.1f} s "
-        f"({made.sounds_per_second:.0f} per second once compiled); open {options.out}/index.html"
+        f"{made.num} sounds in {options.out} in {seconds:.1f} s"
+        + (f" ({rate:.0f} per second once compiled)" if rate else "")
+        + f"; open {options.out}/index.html"
     )
 
 

@@ -7,6 +7,7 @@ The same command goes on with a run that was interrupted. Ctrl-C saves and stops
 
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -76,14 +77,16 @@ def train(config: Config, workdir: Path) -> None:
     from vaejax.data import corpus, sounds
 
     device = jax.devices()[0]
-    print(f"run folder {workdir} · {jax.device_count()} x {device.device_kind}", flush=True)
+    others = f", one of {jax.device_count()}" if jax.device_count() > 1 else ""
+    print(f"run folder {workdir} · {device.device_kind}{others}", flush=True)
 
     # Sounds.
     dataset = sounds.load(config)
     print(sounds.report(dataset), flush=True)
     _check_same_sounds(dataset.corpus.fingerprint, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    configs.save(config, workdir / "config.json")
+    if (text := configs.to_json(config)) != _read(workdir / "config.json"):
+        checkpoint.write_text(workdir / "config.json", text)
     listing = corpus.summary(dataset.corpus, held_out=dataset.held_out)
     checkpoint.write_text(workdir / "data.json", json.dumps(listing, indent=1) + "\n")
 
@@ -103,6 +106,9 @@ def train(config: Config, workdir: Path) -> None:
     state, best = restored or (training.create_state(config), {"loss": math.inf})
     step = int(state.step)
     if step >= config.train.num_steps:
+        # A run may have been killed between its last checkpoint and its prior.
+        if checkpoint.load_prior(workdir, checkpoints.best_step()) is None:
+            _fit_prior(checkpoints, fitted, dataset, config, workdir)
         checkpoints.close()
         print(
             f"{workdir} is finished at step {step}; sample from it with `python sample.py "
@@ -133,6 +139,8 @@ def train(config: Config, workdir: Path) -> None:
         board.pairs(at, *pairs)
         board.draws(at, draws)
         held_out.update(values)
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"the held-out loss is not finite at step {at}")
         if values["loss"] < best["loss"]:
             checkpoints.save_best(at, state.ema)
             return {"step": at, **values}
@@ -170,8 +178,8 @@ def train(config: Config, workdir: Path) -> None:
                 if bad >= 0:
                     raise FloatingPointError(
                         f"the loss is not finite at step {bad}; the last good checkpoint is at "
-                        f"step {checkpoints.last.latest_step() or 0}; try a smaller "
-                        f"--train.learning_rate than {config.train.learning_rate:g}"
+                        f"step {checkpoints.last.latest_step() or 0}; try another --workdir with a "
+                        f"smaller --train.learning_rate than {config.train.learning_rate:g}"
                     )
 
             if step % config.train.log_every_steps == 0 or is_last:
@@ -201,15 +209,12 @@ def train(config: Config, workdir: Path) -> None:
                 checkpoints.save_last(state, best)
                 break
     finally:
-        bar.close()
-        board.close()
-        log.close()
         checkpoints.wait()
+        bar.close()
+        log.close()
+        board.close()
 
-    # The prior belongs to the best weights, which need not be the last.
-    best_step, params = checkpoints.restore_best(config)
-    prior, posteriors = evaluation.fit_prior(params, fitted, dataset, config)
-    checkpoint.save_prior(workdir, prior, posteriors, best_step)
+    best_step = _fit_prior(checkpoints, fitted, dataset, config, workdir)
     checkpoints.close()
     if stop.requested and step < config.train.num_steps:
         raise cli.Interrupted(f"interrupted at step {step}; saved; the same command goes on")
@@ -225,6 +230,16 @@ def train(config: Config, workdir: Path) -> None:
     print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
 
 
+def _fit_prior(checkpoints, fitted, dataset, config: Config, workdir: Path) -> int:
+    """Fits and saves the prior of the best weights, which need not be the last; their step."""
+    from vaejax import checkpoint, evaluation
+
+    step, params = checkpoints.restore_best(config)
+    prior, posteriors = evaluation.fit_prior(params, fitted, dataset, config)
+    checkpoint.save_prior(workdir, prior, posteriors, step)
+    return step
+
+
 class _StopSignals:
     """SIGINT and SIGTERM ask the loop to stop after the step under way; a second one insists."""
 
@@ -237,12 +252,18 @@ class _StopSignals:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        tqdm.write("stopping after this step; once more to stop without saving", file=sys.stderr)
+        # Not print: the bar may be writing to the same stream just now.
+        os.write(2, b"\nstopping after this step; once more to stop without saving\n")
 
 
 def _check_resumable(config: Config, workdir: Path) -> None:
     path = workdir / "config.json"
     if not path.exists():
+        return
+    if not any((workdir / "checkpoints" / "best").glob("[0-9]*")):
+        # Nothing was learnt under the settings that are there: they bind nobody.
+        for name in ("config.json", "data.json", "fitted.npz"):
+            (workdir / name).unlink(missing_ok=True)
         return
     changed = configs.differences(configs.load(path), config)
     fixed = {name: pair for name, pair in changed.items() if name not in configs.RESUMABLE}
@@ -263,8 +284,14 @@ def _check_same_sounds(fingerprint: str, workdir: Path) -> None:
         )
 
 
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
 def _open_log(path: Path, step: int):
     """Opens metrics.jsonl for appending, without the lines beyond the step resumed at."""
+    from vaejax import checkpoint
+
     kept = []
     if path.exists():
         for line in path.read_text().splitlines():
@@ -274,7 +301,7 @@ def _open_log(path: Path, step: int):
                     kept.append(line + "\n")
             except ValueError:
                 continue
-    path.write_text("".join(kept))
+    checkpoint.write_text(path, "".join(kept))
     return path.open("a")
 
 

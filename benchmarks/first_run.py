@@ -3,7 +3,7 @@
     python -m benchmarks.first_run
 
 Clones this repository's HEAD into a temporary folder and runs the README's first command there in a
-fresh virtual environment, with empty caches.
+fresh virtual environment, with an empty cache of sounds and of compiled programs.
 """
 
 import os

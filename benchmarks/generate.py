@@ -33,7 +33,7 @@ class Options:
 
 
 def run(workdir: Path, out: Path, num: int, cache: Path) -> tuple[float, float, float]:
-    """Wall seconds, the script's own sounds per second, and peak memory in GB."""
+    """Wall seconds, the script's own sounds per second after its first batch, peak memory in GB."""
     shutil.rmtree(out, ignore_errors=True)
     started = time.perf_counter()
     process = subprocess.Popen(

@@ -31,7 +31,7 @@ def main(options: Options) -> None:
     dataset = sounds.load(config)
     evaluate = evaluation.make_evaluate(config, dataset, run.instrument.fitted)
     before, after = evaluate(run.instrument.params)[2]
-    count = -(-options.columns // generate.chunk_size()) * generate.chunk_size()
+    count = generate.chunk_size()
     program = generate.make_generator(config, "FLOAT")
     new = program(run.instrument, jax.random.key(0), np.arange(count, dtype=np.uint32), 1.0)
 

@@ -1,1 +1,1 @@
-"""Presets: each a diff from `default`, with its purpose and measured time on top."""
+"""Presets: each a few changed settings, with its purpose on top."""

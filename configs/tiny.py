@@ -7,7 +7,7 @@ def get_config() -> Config:
     return Config(
         data=Data(sample_rate=16_000, clip_seconds=0.5, synth_count=192),
         features=Features(n_fft=512, hop_length=128),
-        augment=Augment(pitch_semitones=1.0),
+        augment=Augment(pitch_semitones=1),
         model=Model(
             latent_dim=16,
             width=64,

@@ -88,7 +88,7 @@ def small_config(**sections) -> Config:
     base = {
         "data": {"sample_rate": 8000, "clip_seconds": 0.25, "holdout_fraction": 0.2},
         "features": {"n_fft": 256, "hop_length": 64},
-        "augment": {"gain_db": 1.0, "shift_ms": 1.0, "pitch_semitones": 1.0},
+        "augment": {"gain_db": 1.0, "shift_ms": 1.0, "pitch_semitones": 1},
         "model": {
             "latent_dim": 4,
             "width": 16,

@@ -105,10 +105,10 @@ def test_scripts_refuse_bad_usage_as_processes_too(run):
     assert done.out == ""
 
 
-def test_a_config_that_cannot_work_exits_1_before_anything_is_made(call, tmp_path):
+def test_a_config_that_cannot_work_is_wrong_usage_before_anything_is_made(call, tmp_path):
     workdir = tmp_path / "run"
     done = call("train", "--config", "tiny", "--features.n_fft", "511", "--workdir", workdir)
-    assert done.code == 1
+    assert done.code == 2
     assert one_line(done.err) == "error: features.n_fft=511 must be even"
     assert not workdir.exists()
 

@@ -3,7 +3,7 @@
     config.json     the resolved config
     data.json       sounds used and rejected, labels, split, fingerprint
     fitted.npz      statistics, linear path, embedding of the training set
-    prior.npz       the fitted prior, and the step of the weights it was fitted for
+    prior.npz       the fitted prior, the posteriors it was fitted to, and the step of their weights
     checkpoints/    last/: the whole training state. best/: the averaged weights that did best on
                     the held-out sounds. Both orbax, written asynchronously and renamed when whole
     metrics.jsonl, tensorboard/, compilation_cache/
@@ -59,7 +59,7 @@ class Run(NamedTuple):
     posteriors: Posteriors | None
     """None where the run was killed before they were stored; the prior is then N(0, I)."""
     fingerprint: str
-    """Of config, data and step: equal fingerprints make equal sounds."""
+    """Of config, data and step."""
 
     @property
     def has_fitted_prior(self) -> bool:
@@ -70,10 +70,16 @@ class Run(NamedTuple):
 class Checkpoints:
     """The two series of checkpoints of a run folder."""
 
-    def __init__(self, workdir: Path):
-        """Opens or creates `workdir`/checkpoints."""
-        self.last = _manager(workdir / "checkpoints" / "last")
-        self.best = _manager(workdir / "checkpoints" / "best")
+    def __init__(self, workdir: Path, *, read_only: bool = False):
+        """Opens `workdir`/checkpoints, or creates it."""
+        self.last = _manager(workdir / "checkpoints" / "last", read_only)
+        self.best = _manager(workdir / "checkpoints" / "best", read_only)
+
+    def best_step(self) -> int:
+        """Step of the best weights."""
+        step = self.best.latest_step()
+        assert step is not None, "a state is only saved after an evaluation"
+        return step
 
     def save_last(self, state: TrainState, best: dict[str, float]) -> None:
         """Starts writing all that training needs to go on; returns before it is on disk.
@@ -122,8 +128,7 @@ class Checkpoints:
 
     def restore_best(self, config: Config) -> tuple[int, Any]:
         """Step and averaged weights of the best checkpoint."""
-        step = self.best.latest_step()
-        assert step is not None
+        step = self.best_step()
         template = jax.eval_shape(lambda: create_state(config).ema)
         restored = self.best.restore(step, args=ocp.args.StandardRestore({"params": template}))
         return step, restored["params"]
@@ -139,10 +144,12 @@ class Checkpoints:
         self.best.close()
 
 
-def _manager(path: Path) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager(
-        path.absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
-    )
+def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
+    if read_only:
+        options = ocp.CheckpointManagerOptions(read_only=True, create=False)
+    else:
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+    return ocp.CheckpointManager(path.absolute(), options=options)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -233,7 +240,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
         )
     data = json.loads((workdir / "data.json").read_text())
     fitted, embedding = load_fitted(workdir)
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, read_only=True)
     step, params = checkpoints.restore_best(config)
     checkpoints.close()
     loaded = load_prior(workdir, step)

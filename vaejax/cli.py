@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import importlib.util
 import io
 import logging
@@ -115,6 +116,10 @@ def _one_line(text: str) -> str:
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a script: exit code 0, 1 with one line, 2 for wrong usage, 130 when interrupted."""
     argv = sys.argv[1:]
+    # A file name that is not UTF-8 must not end a run when it is printed.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     debug = "--debug" in argv
     # Messages of libraries about their own workings are not for the people who run this.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -133,6 +138,10 @@ def run(main: Callable[[list[str]], None]) -> None:
         if debug:
             traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and "full" not in text:
+            text = (
+                f"the disk is full ({text}); what was saved is whole: free some space, then repeat"
+            )
         if not isinstance(error, (ValueError, OSError, FloatingPointError)):
             text = f"{type(error).__name__}: {text} (--debug shows where)"
         print(f"error: {text}", file=sys.stderr)

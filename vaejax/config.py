@@ -78,9 +78,11 @@ class Augment:
     """dB; the level of a clip is lowered by a uniform draw from [0, gain_db]."""
     shift_ms: float = 1.0
     """Milliseconds; the start of a clip is delayed by a uniform draw from [0, shift_ms]."""
-    pitch_semitones: float = 2.0
-    """Semitones; the clip is resampled by a uniform draw from [-this, this], which moves its pitch
-    (and the pitch label) and its length."""
+    pitch_semitones: int = 2
+    """The clip is resampled by a whole number of semitones drawn from [-this, this], which moves
+    its pitch and its length. Whole ones, because tuned sounds keep to them."""
+    pitch_probability: float = 0.5
+    """Share of the visits at which the pitch moves."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,8 @@ class Model:
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
     linear path out."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the convolutions; weights and losses stay float32. bfloat16 pays on GPU and
-    TPU."""
+    """Arithmetic of convolutions and perceptron; weights and losses stay float32. bfloat16 pays on
+    GPU and TPU."""
 
 
 @dataclass(frozen=True)
@@ -209,16 +211,18 @@ class Config:
         return int(self.data.num_samples * stretch) + 8 if stretch > 1 else self.data.num_samples
 
 
-# A checkpoint goes on under another value of these, because nothing learnt depends on them.
+# A run goes on under another value of these. Those of the loop change what is measured and when;
+# a larger num_steps stretches the learning rate's schedule from there on; the source may be the
+# same sounds under another path, which their fingerprint decides.
 RESUMABLE = frozenset(
     {
+        "data.source",
         "data.cache_dir",
         "data.num_workers",
         "train.num_steps",
         "train.log_every_steps",
         "train.eval_every_steps",
         "train.save_every_steps",
-        "train.eval_clips",
         "train.board_clips",
         "sound.inversion",
         "sound.iterations",
@@ -296,6 +300,18 @@ def check(config: Config) -> None:
         0 < data.holdout_fraction <= 0.5,
         f"data.holdout_fraction={data.holdout_fraction} must lie in (0, 0.5]",
     )
+    require(
+        0 <= config.augment.pitch_probability <= 1,
+        f"augment.pitch_probability={config.augment.pitch_probability} must lie in [0, 1]",
+    )
+    for name, fade_ms in (
+        ("data.fade_ms", data.fade_ms),
+        ("sound.fade_out_ms", config.sound.fade_out_ms),
+    ):
+        require(
+            fade_ms * 1e-3 <= data.clip_seconds,
+            f"{name}={fade_ms} is longer than a clip of data.clip_seconds={data.clip_seconds}",
+        )
     require(data.trim_db < 0, f"data.trim_db={data.trim_db} must be negative (dB below the peak)")
     require(0 <= train.ema_decay < 1, f"train.ema_decay={train.ema_decay} must lie in [0, 1)")
     require(
@@ -391,13 +407,13 @@ def from_dict(values: dict[str, dict[str, Any]]) -> Config:
 
 
 def load(path: Path) -> Config:
-    """Reads a config saved by `save`."""
+    """Reads a config from a file that holds `to_json`."""
     return from_dict(json.loads(path.read_text()))
 
 
-def save(config: Config, path: Path) -> None:
-    """Writes the config as JSON."""
-    path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+def to_json(config: Config) -> str:
+    """The config as the text that `load` reads."""
+    return json.dumps(to_dict(config), indent=2) + "\n"
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

@@ -80,11 +80,14 @@ def magnitude(spectrogram, statistics, *, n_fft, exponent):
     return compress(compressed, exponent=1.0 / exponent) * (n_fft / 4.0)
 
 
-def fit_statistics(waveforms: Iterable[jax.Array], *, n_fft, hop_length, exponent) -> Statistics:
+def fit_statistics(
+    waveforms: Iterable[jax.Array], *, num_clips: int, n_fft, hop_length, exponent
+) -> Statistics:
     """Fits mean and scale in one pass over raw training clips.
 
     Args:
       waveforms: batches [batch, num_samples], all of one shape so that one program serves all.
+      num_clips: clips that count; what fills up the last batch does not.
 
     Returns:
       Statistics in float32; the scale is at least 1e-6, so that a set of silence stays finite.
@@ -106,8 +109,8 @@ def fit_statistics(waveforms: Iterable[jax.Array], *, n_fft, hop_length, exponen
         first, second = moments(batch)
         firsts.append(np.asarray(first, np.float64))
         seconds.append(np.asarray(second, np.float64))
-    mean = np.concatenate(firsts).mean(0)
-    variance = np.concatenate(seconds).mean(0) - mean**2
+    mean = np.concatenate(firsts)[:num_clips].mean(0)
+    variance = np.concatenate(seconds)[:num_clips].mean(0) - mean**2
     return Statistics(
         mean=jnp.asarray(mean, jnp.float32),
         scale=jnp.asarray(max(float(np.sqrt(variance.mean())), 1e-6), jnp.float32),

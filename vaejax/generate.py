@@ -15,6 +15,7 @@ from vaejax.metrics import Embedding
 from vaejax.models import create_model
 from vaejax.priors import Mixture
 from vaejax.signal import phase
+from vaejax.signal.fade import fade_out
 from vaejax.signal.stft import stft
 from vaejax.training import Fitted, spectrogram_of
 
@@ -24,8 +25,8 @@ THUMBNAIL_FLOOR_DB = -80.0
 THUMBNAIL_LEVELS = 64
 OUTLINE_WIDTH = 64
 
-# A device works on this many sounds at a time, whatever the batch size: matrix products of another
-# shape may round differently, and sound i must not depend on how many are asked for.
+# One compiled call makes this many sounds, whatever the batch size: products of another shape may
+# round differently, and sound i must not depend on how many are asked for.
 CHUNK = {"cpu": 16}
 CHUNK_ACCELERATOR = 128
 
@@ -74,10 +75,8 @@ def decode(params, fitted: Fitted, z, *, config: Config):
 
 def finish(waveform, config: Config):
     """Fades the end of a waveform [num_samples] to zero and scales its peak; silence stays so."""
-    fade = min(round(config.sound.fade_out_ms * 1e-3 * config.data.sample_rate), waveform.shape[0])
-    if fade > 0:
-        ramp = 0.5 * (1 + jnp.cos(jnp.pi * jnp.arange(1, fade + 1) / fade))
-        waveform = waveform * jnp.concatenate([jnp.ones(waveform.shape[0] - fade), ramp])
+    fade_samples = round(config.sound.fade_out_ms * 1e-3 * config.data.sample_rate)
+    waveform = fade_out(waveform, fade_samples)
     peak = jnp.max(jnp.abs(waveform))
     # Below -200 dB there is nothing to bring up but rounding errors.
     gain = jnp.where(peak > 1e-10, 10 ** (config.sound.peak_db / 20) / jnp.maximum(peak, 1e-10), 0)
@@ -171,18 +170,12 @@ def chunk_size() -> int:
     return CHUNK.get(jax.default_backend(), CHUNK_ACCELERATOR)
 
 
-def in_chunks(function, *arrays):
-    """vmap(function) over the leading axis of arrays, `chunk_size` rows at a time."""
-    return jax.lax.map(lambda row: function(*row), arrays, batch_size=chunk_size())
-
-
 def make_generator(config: Config, subtype: str):
-    """Compiles the generator.
+    """Compiles the generator for `chunk_size()` sounds at a time.
 
     Returns:
-      generate(instrument, seed_key, indices [batch] uint32, temperature []) -> `draw_sound` with a
-      leading batch axis, where sound i is drawn from fold_in(seed_key, i). The batch is a multiple
-      of `chunk_size()`.
+      generate(instrument, seed_key, indices [chunk] uint32, temperature []) -> `draw_sound` with a
+      leading axis, where sound i is drawn from fold_in(seed_key, i).
     """
 
     @jax.jit
@@ -191,16 +184,16 @@ def make_generator(config: Config, subtype: str):
             key = jax.random.fold_in(seed_key, index)
             return draw_sound(instrument, key, temperature, config=config, subtype=subtype)
 
-        return in_chunks(one, indices)
+        return jax.vmap(one)(indices)
 
     return generate
 
 
 def make_decoder(config: Config, subtype: str):
-    """Compiles `sound_of` for a batch of latents [batch, latent_dim]."""
+    """Compiles `sound_of` for `chunk_size()` latents [chunk, latent_dim] at a time."""
 
     @jax.jit
     def sounds(instrument, latents):
-        return in_chunks(partial(sound_of, instrument, config=config, subtype=subtype), latents)
+        return jax.vmap(partial(sound_of, instrument, config=config, subtype=subtype))(latents)
 
     return sounds

@@ -5,6 +5,7 @@ another mixture; morphs, reconstructions and latents from a file are lists of la
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +71,10 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
     posteriors = _posteriors(run)
     chosen = np.array([labels[row] == label for row in posteriors.rows])
     if not chosen.any():
-        raise ValueError(f"all sounds with the label {label!r} were held out; choose another")
+        raise ValueError(
+            f"no sound with the label {label!r} is among those that the prior was fitted on (all "
+            "were held out, or left out by prior.max_clips); choose another"
+        )
     means, variances = posteriors.means[chosen], posteriors.variances[chosen]
     # One Gaussian, shrunk towards the whole set as far as the label has few sounds.
     mixture = priors.fit(
@@ -131,7 +135,7 @@ def matching(run: Run, path: Path, *, seed: int) -> Plan:
         f"distance to {path.name}: {float(distance):.3f} (multi-resolution STFT; "
         f"{float(start_distance):.3f} before the search)"
     )
-    return _given(np.asarray(z)[None], about, _numbered(1, None))
+    return _given(np.asarray(z)[None], about, _numbered(1, None), seed=seed)
 
 
 def reconstruct(run: Run, path: Path) -> Plan:
@@ -172,9 +176,7 @@ def reconstruct(run: Run, path: Path) -> Plan:
     flush(held)
     if not names:
         raise ValueError(f"no usable sound in {path}")
-    stems = [os.path.splitext(name)[0] for name in names]
-    # a.wav and a.flac would write to one file.
-    stems = [name if stems.count(s) > 1 else s for name, s in zip(names, stems, strict=True)]
+    stems = _distinct_stems(names)
     return _given(
         np.concatenate(means),
         {"label": None, "prior": "reconstruct"},
@@ -270,14 +272,33 @@ def _draws(mixture: Mixture, about, *, num: int, seed: int, temperature: float) 
     )
 
 
-def _given(latents: np.ndarray, about, stems, sources=None) -> Plan:
+def _given(latents: np.ndarray, about, stems, sources=None, seed=None) -> Plan:
     return Plan(
         num=len(latents),
         stems=stems,
-        about={**about, "seed": None, "temperature": None},
+        about={**about, "seed": seed, "temperature": None},
         latents=latents,
         sources=sources,
     )
+
+
+def _distinct_stems(names: Sequence[str]) -> list[str]:
+    """Names without suffix; with it where two would write to one file (a.wav and a.flac), and
+    numbered where even that is not enough. Case does not count: some file systems ignore it."""
+    stems = [os.path.splitext(name)[0] for name in names]
+    counts = Counter(stem.casefold() for stem in stems)
+    stems = [
+        name if counts[stem.casefold()] > 1 else stem
+        for name, stem in zip(names, stems, strict=True)
+    ]
+    taken: set[str] = set()
+    for i, stem in enumerate(stems):
+        number = 2
+        while stems[i].casefold() in taken:
+            stems[i] = f"{stem}-{number}"
+            number += 1
+        taken.add(stems[i].casefold())
+    return stems
 
 
 def _numbered(num: int, label: str | None) -> Callable[[int], str]:

@@ -19,7 +19,7 @@ class Board:
         """Opens the log; events after start_step, of a run that was killed, are hidden."""
         self.config = config
         self.writer = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=start_step + 1 if start_step else None
+            str(workdir / "tensorboard"), purge_step=start_step + 1 if start_step else 0
         )
         if start_step == 0:
             text = json.dumps(configs.to_dict(config), indent=2)

@@ -2,8 +2,8 @@
 
     state, metrics = train_step(state, fitted, clips, lengths, positions)
 
-Step n draws its clips, augmentation and noise from (seed, n), so that neither resuming nor the
-number of steps per dispatch changes a run.
+Step n draws its clips, augmentation and noise from (seed, n), so that resuming changes nothing and
+the number of steps per dispatch nothing but rounding.
 """
 
 from functools import partial
@@ -76,6 +76,7 @@ def augmented_clip(key, pcm, length, config: Config):
         gain_db=config.augment.gain_db,
         shift_samples=config.augment.shift_ms * 1e-3 * config.data.sample_rate,
         pitch_semitones=config.augment.pitch_semitones,
+        pitch_probability=config.augment.pitch_probability,
     )
 
 
@@ -108,6 +109,7 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
 
     statistics = features.fit_statistics(
         raw_batches(),
+        num_clips=num_clips,
         n_fft=config.features.n_fft,
         hop_length=config.features.hop_length,
         exponent=config.features.exponent,

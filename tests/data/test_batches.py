@@ -25,7 +25,13 @@ read_at = jax.jit(batches.read_at, static_argnames="num_samples")
 raw_clip = jax.jit(batches.raw_clip, static_argnames=("num_samples", "fade_samples"))
 augmented_clip = jax.jit(
     batches.augmented_clip,
-    static_argnames=("num_samples", "fade_samples", "shift_samples", "pitch_semitones"),
+    static_argnames=(
+        "num_samples",
+        "fade_samples",
+        "shift_samples",
+        "pitch_semitones",
+        "pitch_probability",
+    ),
 )
 
 
@@ -158,7 +164,7 @@ def test_nothing_is_read_beyond_the_pack():
 
 # Augmentation
 
-OFF = {"gain_db": 0.0, "shift_samples": 0.0, "pitch_semitones": 0.0}
+OFF = {"gain_db": 0.0, "shift_samples": 0.0, "pitch_semitones": 0, "pitch_probability": 1.0}
 
 
 def visits(clip, length, num, **kwargs):
@@ -178,7 +184,8 @@ def test_without_augmentation_the_clip_is_the_raw_one(key):
         fade_samples=64,
         gain_db=0.0,
         shift_samples=0,
-        pitch_semitones=0.0,
+        pitch_semitones=0,
+        pitch_probability=1.0,
     )
     expected = raw_clip(clip, 5000, num_samples=4096, fade_samples=64)
     np.testing.assert_allclose(got, expected, atol=3e-4)
@@ -206,13 +213,19 @@ def test_shift_only_delays_and_by_no_more_than_asked():
 
 def test_pitch_moves_by_the_semitones_it_reports():
     hz = 1000.0
-    clips, semitones = visits(pcm(tone(hz, 6000)), 6000, 64, pitch_semitones=2.0)
-    assert np.abs(semitones).max() <= 2.0
-    assert semitones.min() < -1.5
-    assert semitones.max() > 1.5
+    clips, semitones = visits(pcm(tone(hz, 6000)), 6000, 64, pitch_semitones=2)
+    assert set(semitones) == {-2.0, -1.0, 1.0, 2.0}
     spectrum = np.abs(np.fft.rfft(clips * np.hanning(4096), 2**18))
     peak = spectrum.argmax(1) * RATE / 2**18
     np.testing.assert_allclose(12 * np.log2(peak / hz), semitones, atol=0.01)
+
+
+def test_pitch_moves_at_the_share_of_visits_asked_for_and_every_step_as_often():
+    clip = pcm(tone(1000, 6000))
+    _, semitones = visits(clip, 6000, 4000, pitch_semitones=2, pitch_probability=0.4)
+    counts = [np.mean(semitones == step) for step in (-2, -1, 0, 1, 2)]
+    # Four standard errors of a share of 0.6 in 4,000 draws are 0.031.
+    np.testing.assert_allclose(counts, [0.1, 0.1, 0.6, 0.1, 0.1], atol=0.031)
 
 
 def test_a_sound_that_the_pitch_cuts_is_faded_and_one_that_it_ends_is_not(key):
@@ -221,7 +234,7 @@ def test_a_sound_that_the_pitch_cuts_is_faded_and_one_that_it_ends_is_not(key):
     fade = {"num_samples": 4096, "fade_samples": 100, "gain_db": 0.0, "shift_samples": 0.0}
     for seed in range(20):
         got, semitones = augmented_clip(
-            jax.random.key(seed), clip, 4096, pitch_semitones=2.0, **fade
+            jax.random.key(seed), clip, 4096, pitch_semitones=2, pitch_probability=1.0, **fade
         )
         # Lowered, the sound outlasts the clip; raised, it ends within it.
         end = np.asarray(got)[4090:]
@@ -236,6 +249,6 @@ def test_a_sound_that_the_pitch_cuts_is_faded_and_one_that_it_ends_is_not(key):
 
 def test_augmented_clips_never_exceed_full_scale():
     noise = np.random.default_rng(0).integers(-32767, 32768, 6000).astype(np.int16)
-    clips, _ = visits(noise, 6000, 64, pitch_semitones=2.0, shift_samples=20.0)
+    clips, _ = visits(noise, 6000, 64, pitch_semitones=2, shift_samples=20.0)
     assert np.isfinite(clips).all()
     np.testing.assert_allclose(np.abs(clips).max(1), 1.0, rtol=1e-5)

@@ -11,6 +11,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from vaejax.signal.fade import fade_out
+
 # Taps of the interpolation. At 44.1 kHz its error is -87 dB at 5 kHz, -56 at 8, -31 at 12, where it
 # takes off 0.2 dB, and -16 at 16.
 NUM_TAPS = 8
@@ -96,7 +98,8 @@ def augmented_clip(
     fade_samples: int,
     gain_db: float,
     shift_samples: float,
-    pitch_semitones: float,
+    pitch_semitones: int,
+    pitch_probability: float,
 ):
     """The clip under a random pitch, start and level.
 
@@ -106,14 +109,20 @@ def augmented_clip(
       length: [] samples of the sound before it was cropped or padded into the pack.
       gain_db: the level is lowered by a draw from [0, gain_db] dB.
       shift_samples: the start is delayed by a draw from [0, shift_samples].
-      pitch_semitones: the sound is resampled by a draw from [-this, this] semitones.
+      pitch_semitones: the sound is resampled by a whole number of semitones, each of
+        [-this, this] but 0 being as likely.
+      pitch_probability: that it is resampled at all.
 
     Returns:
       waveform: [num_samples] float32 in [-1, 1].
       semitones: [], how far the pitch was raised.
     """
-    pitch, shift, gain = jax.random.uniform(key, (3,))
-    semitones = pitch_semitones * (2 * pitch - 1)
+    moves, pitch, shift, gain = jax.random.uniform(key, (4,))
+    semitones = jnp.zeros(())
+    if pitch_semitones > 0:
+        # 0 .. 2 s - 1 -> -s .. -1, 1 .. s
+        step = jnp.floor(2 * pitch_semitones * pitch) - pitch_semitones
+        semitones = jnp.where(moves < pitch_probability, step + (step >= 0), 0.0)
     ratio = 2.0 ** (semitones / 12.0)
     shift = shift_samples * shift
     if pitch_semitones == 0 and shift_samples == 0:
@@ -167,12 +176,7 @@ def read_at(pcm, ratio, shift, *, num_samples: int):
 
 
 def _fade_if(is_cut, waveform, fade_samples):
-    if fade_samples == 0:
-        return waveform
-    # Half a cosine that reaches exactly 0 at the last sample.
-    ramp = 0.5 * (1 + jnp.cos(jnp.pi * jnp.arange(1, fade_samples + 1) / fade_samples))
-    gain = jnp.concatenate([jnp.ones(waveform.shape[0] - fade_samples), ramp])
-    return jnp.where(is_cut, waveform * gain, waveform)
+    return jnp.where(is_cut, fade_out(waveform, fade_samples), waveform)
 
 
 def _normalise(waveform):

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -281,8 +282,22 @@ def summary(corpus: Corpus, *, held_out: np.ndarray) -> dict[str, Any]:
     Args:
       held_out: [num_clips] bool, from `split`.
     """
-    seconds = corpus.lengths / corpus.sample_rate
-    rows = zip(corpus.names, corpus.labels, seconds.tolist(), held_out.tolist(), strict=True)
+    rows: list[dict[str, Any]] = []
+    for i, name in enumerate(corpus.names):
+        row: dict[str, Any] = {
+            "file": name,
+            "label": corpus.labels[i],
+            "seconds": round(float(corpus.lengths[i]) / corpus.sample_rate, 4),
+            "split": "held_out" if held_out[i] else "train",
+        }
+        if corpus.factors:
+            # JSON has no NaN; a factor that a family lacks (the pitch of a hat) is null.
+            values = {key: float(column[i]) for key, column in corpus.factors.items()}
+            row["factors"] = {
+                key: round(value, 5) if math.isfinite(value) else None
+                for key, value in values.items()
+            }
+        rows.append(row)
     return {
         "source": corpus.source,
         "sample_rate": corpus.sample_rate,
@@ -294,10 +309,7 @@ def summary(corpus: Corpus, *, held_out: np.ndarray) -> dict[str, Any]:
             "rejected": len(corpus.rejected),
         },
         "labels": dict(sorted(Counter(corpus.labels).items())),
-        "files": [
-            {"file": n, "label": k, "seconds": round(s, 4), "split": "held_out" if h else "train"}
-            for n, k, s, h in rows
-        ],
+        "files": rows,
         "rejected": corpus.rejected,
     }
 

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vaejax import generate
-from vaejax.checkpoint import Run
+from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
 from vaejax.export.sheet import SheetWriter
 from vaejax.export.wav import (
@@ -39,8 +39,8 @@ class Made(NamedTuple):
     """What was written."""
 
     num: int
-    sounds_per_second: float
-    """From the first draw after compilation to the last byte."""
+    sounds_per_second: float | None
+    """From the second batch to the last byte; None where there is one batch, with compilation."""
 
 
 def write_sounds(
@@ -74,6 +74,7 @@ def write_sounds(
     default = DEFAULT_BATCH.get(jax.default_backend(), DEFAULT_BATCH_ACCELERATOR)
     batch_size = -(-(batch_size or min(default, plan.num)) // chunk) * chunk
     train_files = [row["file"] for row in run.data["files"] if row["split"] == "train"]
+    neighbour_distance = float(run.instrument.embedding.median_neighbour)
     iterations = config.sound.iterations
     method, usual = phase.choose(
         config.features.n_fft, config.features.hop_length, method=config.sound.inversion
@@ -100,11 +101,12 @@ def write_sounds(
             "rms_db": round(float(batch["rms_db"][j]), 3),
             "spectral_convergence": round(float(batch["spectral_convergence_db"][j]), 3),
             "nearest_file": train_files[int(batch["nearest"][j])],
+            "nearest_distance": round(float(batch["novelty"][j]) * neighbour_distance, 3),
             "novelty": round(float(batch["novelty"][j]), 4),
         }
 
     latents_path = out / f"{PARTIAL_PREFIX}{LATENTS}"
-    done, started, after_first = 0, time.perf_counter(), 0.0
+    done, after_first = 0, 0.0
     stopped: BaseException | None = None
     try:
         with (
@@ -150,22 +152,24 @@ def write_sounds(
     if stopped is not None:
         complete = _keep_complete(out)
         raise Interrupted(f"interrupted; {out} holds the {complete} sounds made until then")
-    seconds = time.perf_counter() - (after_first if done > batch_size else started)
-    return Made(done, (done - batch_size if done > batch_size else done) / seconds)
+    if done <= batch_size:
+        return Made(done, None)
+    return Made(done, (done - batch_size) / (time.perf_counter() - after_first))
 
 
 def _batches(
     run: Run, plan: Plan, *, subtype: str, batch_size: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(first index, outputs on the host), one batch ahead of the caller on the device."""
+    chunk = generate.chunk_size()
     if plan.prior is not None:
         instrument = run.instrument._replace(prior=plan.prior)
         program = generate.make_generator(run.config, subtype)
         key = jax.random.key(plan.seed)
         temperature = jnp.asarray(plan.temperature, jnp.float32)
 
-        def dispatch(start: int):
-            indices = np.arange(start, start + batch_size, dtype=np.uint32)
+        def call(start: int):
+            indices = np.arange(start, start + chunk, dtype=np.uint32)
             return program(instrument, key, indices, temperature)
 
     else:
@@ -173,17 +177,21 @@ def _batches(
         given = plan.latents
         decoder = generate.make_decoder(run.config, subtype)
 
-        def dispatch(start: int):
-            rows = given[start : start + batch_size]
-            filled = np.pad(rows, ((0, batch_size - len(rows)), (0, 0)))
+        def call(start: int):
+            rows = given[start : start + chunk]
+            filled = np.pad(rows, ((0, chunk - len(rows)), (0, 0)))
             return decoder(run.instrument, filled)
+
+    def dispatch(start: int) -> list:
+        end = min(start + batch_size, plan.num)
+        return [call(at) for at in range(start, end, chunk)]
 
     ahead = dispatch(0)
     for start in range(0, plan.num, batch_size):
         current = ahead
         if start + batch_size < plan.num:
             ahead = dispatch(start + batch_size)
-        yield start, jax.tree.map(np.asarray, current)
+        yield start, jax.tree.map(lambda *parts: np.concatenate(parts), *current)
 
 
 def _npy_header(num: int, latent_dim: int) -> bytes:
@@ -210,7 +218,7 @@ def _keep_complete(out: Path) -> int:
                     whole.append(line)
             except ValueError:
                 continue
-        path.write_text("".join(whole), "utf-8")
+        write_text(path, "".join(whole))
     except OSError:
         pass
     return len(whole)
