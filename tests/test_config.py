@@ -109,7 +109,7 @@ def test_a_pack_holds_what_raising_the_pitch_reads_beyond_the_clip(make_config):
 
 
 def test_saved_config_loads_equal(tmp_path, config):
-    configs.save(config, tmp_path / "config.json")
+    (tmp_path / "config.json").write_text(configs.to_json(config))
     assert configs.load(tmp_path / "config.json") == config
 
 

@@ -59,7 +59,7 @@ def test_unknown_label_and_one_held_out_whole_are_told_apart(run):
     without = run._replace(
         posteriors=checkpoint.Posteriors(*(a[labels != "bell"] for a in run.posteriors))
     )
-    with pytest.raises(ValueError, match="all sounds with the label 'bell' were held out"):
+    with pytest.raises(ValueError, match="no sound with the label 'bell' is among those"):
         latents.from_label(without, "bell", num=1, **DRAW)
 
 
@@ -148,3 +148,27 @@ def test_latents_that_are_no_array_are_refused(run, tmp_path):
     np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"is no NumPy array file"):
         latents.from_file(run, tmp_path / "pickled.npy")
+
+
+# Names
+
+
+def test_reconstructions_never_share_a_file():
+    names = ["a.wav", "a.flac", "a.wav.mp3", "b/A.wav", "b/a.wav", "b/c.wav"]
+    stems = latents._distinct_stems(names)
+    assert len({stem.casefold() for stem in stems}) == len(names)
+    assert stems[-1] == "b/c"
+    assert stems[:2] == ["a.wav", "a.flac"]
+
+
+# Matching
+
+
+def test_match_finds_a_nearer_sound_than_the_encoder(run, folder, capsys):
+    path = folder / run.data["files"][0]["file"]
+    plan = latents.matching(run, path, seed=0)
+    assert plan.num == 1
+    assert plan.latents.shape == (1, run.config.model.latent_dim)
+    assert np.isfinite(plan.latents).all()
+    assert plan.about["distance"] < 0.98 * plan.about["start_distance"]
+    assert f"{plan.about['distance']:.3f}" in capsys.readouterr().out

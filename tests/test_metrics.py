@@ -175,3 +175,42 @@ def test_neighbours_are_found_across_blocks():
     pooled = np.zeros((1500, 4))
     pooled[:, 3] = np.arange(1500)
     assert float(metrics.fit_embedding(pooled).median_neighbour) == pytest.approx(1.0, rel=1e-3)
+
+
+# Multi-resolution STFT
+
+
+def test_multi_resolution_stft_is_zero_for_equal_sounds_and_grows_with_distance():
+    t = np.arange(8000) / 8000
+    sine = np.sin(2 * np.pi * 440 * t).astype(np.float32)
+    near = np.sin(2 * np.pi * 442 * t).astype(np.float32)
+    far = np.sin(2 * np.pi * 880 * t).astype(np.float32)
+    assert float(metrics.multi_resolution_stft(sine, sine)) < 1e-6
+    distances = [float(metrics.multi_resolution_stft(sine, other)) for other in (near, far)]
+    assert 0.01 < distances[0] < distances[1]
+
+
+def test_multi_resolution_stft_matches_numpy():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0, 0.1, (2, 6000)).astype(np.float32)
+    expected = 0.0
+    for n_fft in (512, 1024, 2048):
+        window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+
+        def level(x, n_fft=n_fft, window=window):
+            padded = np.pad(x.astype(np.float64), n_fft // 2)
+            frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4]
+            power = np.abs(np.fft.rfft(frames * window)) ** 2 * (4 / n_fft) ** 2
+            return np.sqrt(power + 1e-10)
+
+        x, y = level(a), level(b)
+        expected += np.linalg.norm(x - y) / np.linalg.norm(x)
+        expected += np.abs(np.log(x) - np.log(y)).mean()
+    np.testing.assert_allclose(metrics.multi_resolution_stft(a, b), expected / 3, rtol=1e-4)
+
+
+def test_multi_resolution_stft_has_finite_gradients_at_silence():
+    t = np.arange(4000) / 8000
+    sine = np.sin(2 * np.pi * 440 * t).astype(np.float32)
+    grad = jax.grad(lambda x: metrics.multi_resolution_stft(sine, x))(jnp.zeros(4000))
+    assert np.isfinite(grad).all()

@@ -306,3 +306,37 @@ def test_workdir_that_cannot_be_made_is_one_line(call, tiny, folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
     done = call("train", *tiny, "--data", folder, "--workdir", tmp_path / "file/run")
     assert_one_line(done, 1, str(tmp_path / "file"))
+
+
+def test_a_finished_run_without_its_prior_gets_it_from_the_same_command(
+    call, tiny, trained, folder, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    (run / "prior.npz").unlink()
+    done = call("train", *tiny, "--data", folder, "--workdir", run)
+    assert done.code == 0, done.err
+    with np.load(run / "prior.npz") as got, np.load(trained / "prior.npz") as expected:
+        for name in expected:
+            np.testing.assert_array_equal(got[name], expected[name])
+
+
+def test_settings_that_never_trained_bind_nobody(call, tiny, folder, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    (run / "data.json").write_text('{"fingerprint": "another"}')
+    done = call("train", *tiny, "--data", folder, "--workdir", run, "--train.num_steps", "10")
+    assert done.code == 0, done.err
+
+
+def test_known_factors_are_listed_with_the_built_in_sounds(call, tmp_path):
+    run = tmp_path / "run"
+    argv = ["--config", "tiny", "--data.synth_count", "32", "--workdir", run]
+    done = call("train", *argv, "--train.num_steps", "10", "--train.log_every_steps", "10")
+    assert done.code == 0, done.err
+    files = json.loads((run / "data.json").read_text())["files"]
+    assert all({"pitch", "brightness", "attack", "decay"} <= row["factors"].keys() for row in files)
+    pitched = {row["label"] for row in files if row["factors"]["pitch"] is not None}
+    assert "bass" in pitched
+    assert "hat" not in pitched

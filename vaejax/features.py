@@ -81,13 +81,13 @@ def magnitude(spectrogram, statistics, *, n_fft, exponent):
 
 
 def fit_statistics(
-    waveforms: Iterable[jax.Array], *, num_clips: int, n_fft, hop_length, exponent
+    waveforms: Iterable[jax.Array], *, num_clips: int | None = None, n_fft, hop_length, exponent
 ) -> Statistics:
     """Fits mean and scale in one pass over raw training clips.
 
     Args:
       waveforms: batches [batch, num_samples], all of one shape so that one program serves all.
-      num_clips: clips that count; what fills up the last batch does not.
+      num_clips: clips that count, all by default; what fills up the last batch should not.
 
     Returns:
       Statistics in float32; the scale is at least 1e-6, so that a set of silence stays finite.
