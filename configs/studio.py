@@ -2,7 +2,8 @@
 
     python train.py --config configs/studio.py --data FOLDER
 
-Built and stepped (shrunk) in the tests; not yet timed on such a device. The clips of some 20,000 sounds stay on the device (4 GB); larger sets are streamed.
+Built and stepped (shrunk) in the tests; not yet timed on such a device. The clips of some
+20,000 sounds stay on the device (4 GB); larger sets are streamed.
 """
 
 import dataclasses

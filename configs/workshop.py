@@ -2,8 +2,8 @@
 
     python train.py --config configs/workshop.py
 
-On two cores of an AMD EPYC (AVX-512), on the built-in set: 166 s in all; held-out audio within 6.04 dB
-(mel L1) at step 0, which is PCA, and 2.01 at step 500.
+On two cores of an AMD EPYC (AVX-512), on the built-in set: 166 s in all; held-out audio within
+6.04 dB (mel L1) at step 0, which is PCA, and 2.01 at step 500.
 
 Eight sliders' worth of latents: small enough to turn by hand, and the size at which a nonlinear
 model has most to gain over PCA.
