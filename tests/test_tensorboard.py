@@ -8,6 +8,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from vaejax import config as configs
 
+
 def events(workdir):
     """All events, by the record format: length, its checksum, data, its checksum."""
     for path in sorted((workdir / "tensorboard").glob("events.*")):
