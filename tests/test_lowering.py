@@ -49,14 +49,24 @@ def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, compute_dtype):
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
-def test_generator_lowers_for_cpu_cuda_and_tpu(config, subtype):
+def test_decoder_lowers_for_cpu_cuda_and_tpu(config, subtype):
     *_, instrument = shapes(config)
-    exported = jax.export.export(generate.make_generator(config, subtype), platforms=PLATFORMS)(
+    exported = jax.export.export(generate.make_decoder(config, subtype), platforms=PLATFORMS)(
         instrument,
+        jax.ShapeDtypeStruct((generate.chunk_size(), config.model.latent_dim), jnp.float32),
+    )
+    assert exported.platforms == PLATFORMS
+    samples = jax.tree.unflatten(exported.out_tree, exported.out_avals)["samples"]
+    assert samples.shape == (generate.chunk_size(), config.data.num_samples)
+
+
+def test_draws_lower_for_cpu_cuda_and_tpu(config):
+    *_, instrument = shapes(config)
+    exported = jax.export.export(generate.make_drawer(), platforms=PLATFORMS)(
+        instrument.prior,
         jax.eval_shape(lambda: jax.random.key(0)),
         jax.ShapeDtypeStruct((generate.chunk_size(),), jnp.uint32),
         jax.ShapeDtypeStruct((), jnp.float32),
     )
     assert exported.platforms == PLATFORMS
-    samples = jax.tree.unflatten(exported.out_tree, exported.out_avals)["samples"]
-    assert samples.shape == (generate.chunk_size(), config.data.num_samples)
+    assert exported.out_avals[0].shape == (generate.chunk_size(), config.model.latent_dim)

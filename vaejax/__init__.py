@@ -4,18 +4,19 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vaejax.checkpoint import Run
+    from vaejax.synthesizer import Synthesizer
 
 
-def load(workdir: "str | os.PathLike[str]") -> "Run":
-    """Loads a run folder: config, weights, prior and what else a sound needs.
+def load(workdir: "str | os.PathLike[str]") -> "Synthesizer":
+    """Loads a run folder, to play it: `sample`, `draw`, `encode`, `decode`, `morph` and `read`.
 
-    `vaejax.generate` has the pure functions to use it with: `encode`, `decode`, `draw_sound`.
+    It has the fields of `vaejax.checkpoint.Run` too: config, weights, prior and what else a sound
+    needs. `vaejax.generate` has the pure JAX functions of one example.
 
     Raises:
       FileNotFoundError: there is no run in it. ValueError: it is of another version.
     """
     # Imported here: `import vaejax` alone should not start JAX.
-    from vaejax import checkpoint
+    from vaejax import synthesizer
 
-    return checkpoint.load_run(workdir)
+    return synthesizer.load(workdir)

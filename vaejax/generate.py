@@ -1,13 +1,16 @@
-"""key -> z -> decoder -> phase recovery -> PCM, one sound at a time, as one compiled program.
+"""key -> z -> decoder -> phase recovery -> PCM, one sound at a time.
 
-Sound i of a run is a function of (weights, seed, i): its key is fold_in(key(seed), i).
+Sound i of a run is a function of (weights, seed, i): its key is fold_in(key(seed), i). Drawing z is
+a program of its own, and what makes a sound of it the same program for every way to choose z: a
+latent that was kept gives its sound again, bit for bit.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaejax import features, metrics, picture, priors
 from vaejax.config import Config
@@ -29,6 +32,7 @@ OUTLINE_WIDTH = 64
 # round differently, and sound i must not depend on how many are asked for.
 CHUNK = {"cpu": 16}
 CHUNK_ACCELERATOR = 128
+ENCODE_CHUNK = 16
 
 
 class Instrument(NamedTuple):
@@ -139,23 +143,13 @@ def quantize(waveform, subtype: str):
     return waveform
 
 
-def draw_sound(instrument: Instrument, key, temperature, *, config: Config, subtype: str):
-    """One new sound.
-
-    Args:
-      key: of this sound.
-      temperature: [], scale of the deviation from the prior's component means.
+def sound_of(instrument: Instrument, z, *, config: Config, subtype: str):
+    """The sound of a latent [latent_dim], as it is written and described.
 
     Returns:
       samples: [num_samples] in the type of the file. z: [latent_dim]. spectral_convergence_db: [].
       And what `describe` returns.
     """
-    z, _ = priors.draw(key, instrument.prior, temperature=temperature)
-    return sound_of(instrument, z, config=config, subtype=subtype)
-
-
-def sound_of(instrument: Instrument, z, *, config: Config, subtype: str):
-    """`draw_sound` from a latent [latent_dim]."""
     waveform, convergence = decode(instrument.params, instrument.fitted, z, config=config)
     return {
         "samples": quantize(waveform, subtype),
@@ -170,25 +164,46 @@ def chunk_size() -> int:
     return CHUNK.get(jax.default_backend(), CHUNK_ACCELERATOR)
 
 
-def make_generator(config: Config, subtype: str):
-    """Compiles the generator for `chunk_size()` sounds at a time.
+# Each is compiled once per process and config.
+
+
+@lru_cache
+def make_encoder(config: Config):
+    """Compiles `encode` for `ENCODE_CHUNK` clips at a time.
 
     Returns:
-      generate(instrument, seed_key, indices [chunk] uint32, temperature []) -> `draw_sound` with a
-      leading axis, where sound i is drawn from fold_in(seed_key, i).
+      encode(params, fitted, waveforms [ENCODE_CHUNK, num_samples]) -> mean, logvar, both
+      [ENCODE_CHUNK, latent_dim].
     """
 
     @jax.jit
-    def generate(instrument, seed_key, indices, temperature):
+    def means(params, fitted, waveforms):
+        return jax.vmap(lambda waveform: encode(params, fitted, waveform, config=config))(waveforms)
+
+    return means
+
+
+@lru_cache
+def make_drawer():
+    """Compiles the draw of `chunk_size()` latents at a time.
+
+    Returns:
+      draw(prior, seed_key, indices [chunk] uint32, temperature []) -> z [chunk, latent_dim], where
+      that of sound i is drawn with fold_in(seed_key, i).
+    """
+
+    @jax.jit
+    def latents(prior, seed_key, indices, temperature):
         def one(index):
             key = jax.random.fold_in(seed_key, index)
-            return draw_sound(instrument, key, temperature, config=config, subtype=subtype)
+            return priors.draw(key, prior, temperature=temperature)[0]
 
         return jax.vmap(one)(indices)
 
-    return generate
+    return latents
 
 
+@lru_cache
 def make_decoder(config: Config, subtype: str):
     """Compiles `sound_of` for `chunk_size()` latents [chunk, latent_dim] at a time."""
 
@@ -197,3 +212,32 @@ def make_decoder(config: Config, subtype: str):
         return jax.vmap(partial(sound_of, instrument, config=config, subtype=subtype))(latents)
 
     return sounds
+
+
+def make_generator(config: Config, subtype: str):
+    """`make_decoder` after `make_drawer`.
+
+    Returns:
+      generate(instrument, seed_key, indices [chunk] uint32, temperature []) -> `sound_of` with a
+      leading axis.
+    """
+    draw, decoder = make_drawer(), make_decoder(config, subtype)
+
+    def generate(instrument, seed_key, indices, temperature):
+        return decoder(instrument, draw(instrument.prior, seed_key, indices, temperature))
+
+    return generate
+
+
+def in_chunks(program, rows, size: int):
+    """Applies a program that takes exactly `size` rows [size, ...] to any number of them.
+
+    Returns:
+      Its results in NumPy, [len(rows), ...].
+    """
+    parts = []
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        missing = [(0, size - len(part))] + [(0, 0)] * (part.ndim - 1)
+        parts.append(jax.tree.map(lambda a: np.asarray(a), program(np.pad(part, missing))))
+    return jax.tree.map(lambda *a: np.concatenate(a)[: len(rows)], *parts)

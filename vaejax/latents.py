@@ -7,6 +7,7 @@ another mixture; morphs, reconstructions and latents from a file are lists of la
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import generate, priors
-from vaejax.checkpoint import Run
+from vaejax import generate, paths, priors
+from vaejax.checkpoint import Posteriors, Run
 from vaejax.data import files
 from vaejax.matching import make_match
 from vaejax.priors import Mixture
 from vaejax.training import raw_clip
 
 DEFAULT_NUM = 64
-ENCODE_BATCH = 16
 # Searches of --match, and how far around the encoder's answer they start.
 NUM_STARTS = 4
 START_SPREAD = 0.1
@@ -52,9 +52,8 @@ class Plan(NamedTuple):
 
 def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
     """New sounds from the prior: `aggregate` or `standard`."""
-    latent_dim = run.config.model.latent_dim
-    mixture = run.instrument.prior if prior == "aggregate" else priors.standard(latent_dim)
     about = {"label": None, "prior": prior if run.has_fitted_prior else "standard"}
+    mixture = prior_density(run, prior)
     return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
 
 
@@ -64,20 +63,29 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
     Raises:
       ValueError: no such label (lists the known ones), or an unfinished run.
     """
-    labels = [row["label"] for row in run.data["files"]]
-    if label not in labels:
-        known = ", ".join(sorted(set(labels)))
-        raise ValueError(f"the run knows no label {label!r}; it knows: {known}")
-    posteriors = _posteriors(run)
-    chosen = np.array([labels[row] == label for row in posteriors.rows])
-    if not chosen.any():
-        raise ValueError(
-            f"no sound with the label {label!r} is among those that the prior was fitted on (all "
-            "were held out, or left out by prior.max_clips); choose another"
-        )
+    mixture = label_density(run, label)
+    about = {"label": label, "prior": "label"}
+    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+
+
+def prior_density(run: Run, prior: str) -> Mixture:
+    """The density of `aggregate` (N(0, I) while the run is unfinished) or of `standard`."""
+    if prior == "aggregate":
+        return run.instrument.prior
+    return priors.standard(run.config.model.latent_dim)
+
+
+def label_density(run: Run, label: str) -> Mixture:
+    """Where the training sounds of one folder lie, as one Gaussian.
+
+    Raises:
+      ValueError: no such label (lists the known ones), or an unfinished run.
+    """
+    chosen = rows_with_label(run, label)
+    posteriors = posteriors_of(run)
     means, variances = posteriors.means[chosen], posteriors.variances[chosen]
-    # One Gaussian, shrunk towards the whole set as far as the label has few sounds.
-    mixture = priors.fit(
+    # Shrunk towards the whole set as far as the label has few sounds.
+    return priors.fit(
         means,
         variances,
         means,
@@ -85,8 +93,25 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
         seed=0,
         pooled=priors.covariance(posteriors.means, posteriors.variances),
     )
-    about = {"label": label, "prior": "label"}
-    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+
+
+def rows_with_label(run: Run, label: str) -> np.ndarray:
+    """Which of the run's posteriors, [num_clips] bool, are of sounds of one folder.
+
+    Raises:
+      ValueError: no such label (lists the known ones), or an unfinished run.
+    """
+    labels = [row["label"] for row in run.data["files"]]
+    if label not in labels:
+        known = ", ".join(sorted(set(labels)))
+        raise ValueError(f"the run knows no label {label!r}; it knows: {known}")
+    chosen = np.array([labels[row] == label for row in posteriors_of(run).rows])
+    if not chosen.any():
+        raise ValueError(
+            f"no sound with the label {label!r} is among those that the prior was fitted on (all "
+            "were held out, or left out by prior.max_clips); choose another"
+        )
+    return chosen
 
 
 def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperature: float) -> Plan:
@@ -102,12 +127,28 @@ def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperat
     return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
 
 
-def between(run: Run, a: Path, b: Path, *, num: int) -> Plan:
-    """A straight path from one sound to another, both included."""
-    start, end = (np.asarray(encode_file(run, path)[0]) for path in (a, b))
-    at = np.linspace(0.0, 1.0, num, dtype=np.float32)[:, None]
-    about = {"label": None, "prior": "between", "between": [a.name, b.name]}
-    return _given((1 - at) * start + at * end, about, _numbered(num, None))
+def between(run: Run, a: Path, b: Path, *, num: int, path: str = "straight") -> Plan:
+    """A path from one sound to another in equal steps, both included; see `path_between`."""
+    start, end = (np.asarray(encode_file(run, file)[0]) for file in (a, b))
+    about = {"label": None, "prior": "between", "between": [a.name, b.name], "path": path}
+    return _given(path_between(run, start, end, num=num, path=path), about, _numbered(num, None))
+
+
+def path_between(run: Run, start, end, *, num: int, path: str) -> np.ndarray:
+    """`num` latents [num, latent_dim] from one [latent_dim] to another.
+
+    Args:
+      path: `straight`, or `spherical` around the aggregate posterior, in its own metric.
+
+    Raises:
+      ValueError: another path.
+    """
+    t = np.linspace(0.0, 1.0, num)
+    if path == "straight":
+        return paths.straight(start, end, t)
+    if path == "spherical":
+        return paths.spherical(start, end, t, mean=_centre(run), cholesky=_spread(run))
+    raise ValueError(f"path={path!r} must be 'straight' or 'spherical'")
 
 
 def matching(run: Run, path: Path, *, seed: int) -> Plan:
@@ -115,7 +156,7 @@ def matching(run: Run, path: Path, *, seed: int) -> Plan:
 
     Starts at the encoder's answer and at draws around it.
     """
-    waveform = _read_usable(run, path)
+    waveform = read_file(run, path)
     mean, _ = encode_file(run, path)
     spread = _spread(run)
     eps = jax.random.normal(jax.random.key(seed), (NUM_STARTS - 1, mean.shape[0]))
@@ -151,29 +192,22 @@ def reconstruct(run: Run, path: Path) -> Plan:
         if not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
         sounds, root = [path], path.parent
-    encode = jax.jit(lambda waveforms: jax.vmap(lambda w: _encode(run, w)[0])(waveforms))
-    num_samples = run.config.data.num_samples
+    chunk = generate.ENCODE_CHUNK
     means, names = [], []
-    waveforms = np.zeros((ENCODE_BATCH, num_samples), np.float32)
-
-    def flush(count: int) -> None:
-        if count:
-            means.append(np.asarray(encode(waveforms))[:count])
-
-    held = 0
-    for sound in tqdm(sounds, desc="Encoding", unit="sound", disable=len(sounds) < ENCODE_BATCH):
+    waiting: list[np.ndarray] = []
+    for sound in tqdm(sounds, desc="Encoding", unit="sound", disable=len(sounds) < chunk):
         name = sound.relative_to(root).as_posix()
         try:
-            waveforms[held] = _read(run, sound)
+            waiting.append(_read(run, sound))
         except files.UnusableSound as error:
             tqdm.write(f"left out {name}: {error}")
             continue
         names.append(name)
-        held += 1
-        if held == ENCODE_BATCH:
-            flush(held)
-            held = 0
-    flush(held)
+        if len(waiting) == chunk:
+            means.append(encode_clips(run, np.stack(waiting))[0])
+            waiting = []
+    if waiting:
+        means.append(encode_clips(run, np.stack(waiting))[0])
     if not names:
         raise ValueError(f"no usable sound in {path}")
     stems = _distinct_stems(names)
@@ -213,23 +247,36 @@ def encode_file(run: Run, path: Path):
     Raises:
       FileNotFoundError: no such file. ValueError: it is not usable; says why.
     """
-    mean, logvar = jax.jit(lambda w: _encode(run, w))(_read_usable(run, path))
-    return mean, jnp.exp(logvar)
+    mean, logvar = encode_clips(run, read_file(run, path)[None])
+    return jnp.asarray(mean[0]), jnp.exp(logvar[0])
 
 
-def _encode(run: Run, waveform):
-    return generate.encode(
-        run.instrument.params, run.instrument.fitted, waveform, config=run.config
-    )
+def encode_clips(run: Run, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior means and logvars, [num, latent_dim] each, of clips [num, num_samples]."""
+    params, fitted = run.instrument.params, run.instrument.fitted
+    encode = partial(generate.make_encoder(run.config), params, fitted)
+    return generate.in_chunks(encode, waveforms, generate.ENCODE_CHUNK)
 
 
-def _read_usable(run: Run, path: Path) -> np.ndarray:
+def read_file(run: Run, path: Path) -> np.ndarray:
+    """A sound file as the clip that training would have made of it, [num_samples] float32.
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: it is not usable; says why.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
         return _read(run, path)
     except files.UnusableSound as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _centre(run: Run):
+    """Mean [latent_dim] of the aggregate posterior."""
+    if run.posteriors is None:
+        return jnp.zeros(run.config.model.latent_dim)
+    return run.posteriors.means.mean(0)
 
 
 def _spread(run: Run):
@@ -252,7 +299,12 @@ def _read(run: Run, path: Path) -> np.ndarray:
     return np.asarray(raw_clip(jnp.asarray(pcm), length, run.config))
 
 
-def _posteriors(run: Run):
+def posteriors_of(run: Run) -> Posteriors:
+    """Where the training sounds lie.
+
+    Raises:
+      ValueError: the run is unfinished.
+    """
     if run.posteriors is None:
         raise ValueError(
             "this run was not finished, so where its labels lie is not known yet: let train.py "

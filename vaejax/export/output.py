@@ -162,25 +162,20 @@ def _batches(
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(first index, outputs on the host), one batch ahead of the caller on the device."""
     chunk = generate.chunk_size()
-    if plan.prior is not None:
-        instrument = run.instrument._replace(prior=plan.prior)
-        program = generate.make_generator(run.config, subtype)
-        key = jax.random.key(plan.seed)
-        temperature = jnp.asarray(plan.temperature, jnp.float32)
+    decoder = generate.make_decoder(run.config, subtype)
+    draw = generate.make_drawer()
+    key = jax.random.key(plan.seed)
+    temperature = jnp.asarray(plan.temperature, jnp.float32)
 
-        def call(start: int):
+    def latents_at(start: int):
+        if plan.latents is None:
             indices = np.arange(start, start + chunk, dtype=np.uint32)
-            return program(instrument, key, indices, temperature)
+            return draw(plan.prior, key, indices, temperature)
+        rows = plan.latents[start : start + chunk]
+        return np.pad(rows, ((0, chunk - len(rows)), (0, 0)))
 
-    else:
-        assert plan.latents is not None
-        given = plan.latents
-        decoder = generate.make_decoder(run.config, subtype)
-
-        def call(start: int):
-            rows = given[start : start + chunk]
-            filled = np.pad(rows, ((0, chunk - len(rows)), (0, 0)))
-            return decoder(run.instrument, filled)
+    def call(start: int):
+        return decoder(run.instrument, latents_at(start))
 
     def dispatch(start: int) -> list:
         end = min(start + batch_size, plan.num)

@@ -1,0 +1,162 @@
+"""A loaded run as an instrument: functions of arrays, for notebooks and other programs.
+
+    run = vaejax.load("runs/default")
+    waveforms = run.sample(jax.random.key(0), 16)  # [16, num_samples]
+
+They are what `sample.py` calls: sound i of `sample(jax.random.key(seed), num)` is sound i of
+`sample.py --seed seed`, before it is rounded for a file. Each is compiled at its first call and
+stays so. Arrays come and go in NumPy, in batches of any size; to differentiate or to build on, take
+`vaejax.generate.encode` and `decode`, which are pure JAX for one example.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax import checkpoint, generate, latents
+from vaejax.checkpoint import Run
+
+
+class Synthesizer(Run):
+    """A `Run` that plays. Waveforms are mono float32 at `run.config.data.sample_rate` Hz, and
+    `run.config.data.num_samples` long; latents have `run.config.model.latent_dim` values."""
+
+    __slots__ = ()
+
+    def sample(
+        self,
+        key,
+        num: int,
+        *,
+        temperature: float = 1.0,
+        prior: Literal["aggregate", "standard"] = "aggregate",
+        label: str | None = None,
+    ) -> np.ndarray:
+        """New sounds: `decode` of `draw`.
+
+        Args:
+          key: as of `jax.random.key`; sound i is a function of (run, key, i) and of the options.
+          num: sounds, at least 1.
+          temperature: spread of the draws, >= 0; below 1 nearer to what is typical.
+          prior: `aggregate`, where the training sounds lie, or `standard`, N(0, I).
+          label: draw from the region of the training sounds of this folder instead.
+
+        Returns:
+          [num, num_samples], peak at `run.config.sound.peak_db`.
+        Raises:
+          ValueError: num < 1, a negative temperature, or a label that the run does not know.
+        """
+        return self.decode(self.draw(key, num, temperature=temperature, prior=prior, label=label))
+
+    def draw(
+        self,
+        key,
+        num: int,
+        *,
+        temperature: float = 1.0,
+        prior: Literal["aggregate", "standard"] = "aggregate",
+        label: str | None = None,
+    ) -> np.ndarray:
+        """Latents [num, latent_dim] of new sounds; for the options see `sample`."""
+        if num < 1:
+            raise ValueError(f"num={num} must be at least 1")
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature} must not be negative")
+        if prior not in ("aggregate", "standard"):
+            raise ValueError(f"prior={prior!r} must be 'aggregate' or 'standard'")
+        if label is None:
+            density = latents.prior_density(self, prior)
+        else:
+            density = latents.label_density(self, label)
+        draw = generate.make_drawer()
+        return generate.in_chunks(
+            lambda indices: draw(density, key, indices, jnp.float32(temperature)),
+            np.arange(num, dtype=np.uint32),
+            generate.chunk_size(),
+        )
+
+    def encode(self, waveform) -> tuple[np.ndarray, np.ndarray]:
+        """Where sounds lie in the latent.
+
+        Args:
+          waveform: [num_samples] for one, or [num, num_samples]; at any level, it is scaled to a
+            peak of 1 first, as the training sounds were. `read` makes one of a file.
+
+        Returns:
+          mean, logvar: of the Gaussian posterior, [latent_dim] each for one, or [num, latent_dim];
+          logvar is the natural logarithm of the variance.
+        Raises:
+          ValueError: another length, or samples that are not finite.
+        """
+        clips, one = self._batch(waveform, "waveform", self.config.data.num_samples)
+        peak = np.abs(clips).max(1, keepdims=True)
+        mean, logvar = latents.encode_clips(self, clips / np.where(peak > 0, peak, 1))
+        return (mean[0], logvar[0]) if one else (mean, logvar)
+
+    def decode(self, z) -> np.ndarray:
+        """The sounds that latents stand for, phase recovery included.
+
+        Args:
+          z: [latent_dim] for one, or [num, latent_dim].
+
+        Returns:
+          [num_samples] for one, or [num, num_samples]; peak at `run.config.sound.peak_db`, faded
+          at the end.
+        Raises:
+          ValueError: another width, or values that are not finite.
+        """
+        points, one = self._batch(z, "z", self.config.model.latent_dim)
+        decoder = generate.make_decoder(self.config, "FLOAT")
+        waveforms = generate.in_chunks(
+            lambda rows: decoder(self.instrument, rows)["samples"], points, generate.chunk_size()
+        )
+        return waveforms[0] if one else waveforms
+
+    def morph(
+        self, a, b, num: int, *, path: Literal["straight", "spherical"] = "straight"
+    ) -> np.ndarray:
+        """Sounds that lead from one to another in equal steps, both ends rebuilt by the model.
+
+        Args:
+          a, b: [num_samples] each, as for `encode`.
+          num: sounds, at least 2.
+          path: through the latent; see `vaejax.paths`.
+
+        Returns:
+          [num, num_samples].
+        Raises:
+          ValueError: num < 2, or as `encode`.
+        """
+        if num < 2:
+            raise ValueError(f"num={num} must be at least 2: both ends are sounds of the path")
+        start, end = self.encode(np.stack([np.asarray(a), np.asarray(b)]))[0]
+        return self.decode(latents.path_between(self, start, end, num=num, path=path))
+
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """A sound file as `encode` wants it: [num_samples], mono, at the run's rate, without the
+        silence before it, cropped or padded, at a peak of 1.
+
+        Raises:
+          FileNotFoundError: no such file. ValueError: it is not usable; says why.
+        """
+        return latents.read_file(self, Path(path))
+
+    def _batch(self, array, name: str, width: int) -> tuple[np.ndarray, bool]:
+        """[num, width] float32, and whether it was given as one row."""
+        array = np.asarray(array)
+        if array.ndim not in (1, 2) or array.shape[-1] != width or not array.size:
+            raise ValueError(
+                f"{name} has shape {array.shape}; this run's are [{width}], or [num, {width}]"
+            )
+        rows = np.atleast_2d(array).astype(np.float32)
+        if not np.isfinite(rows).all():
+            raise ValueError(f"{name} holds values that are not finite")
+        return rows, array.ndim == 1
+
+
+def load(workdir: str | os.PathLike) -> Synthesizer:
+    """Loads a run folder; see `checkpoint.load_run`."""
+    return Synthesizer(*checkpoint.load_run(workdir))
