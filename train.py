@@ -74,7 +74,7 @@ def train(config: Config, workdir: Path) -> None:
     import numpy as np
 
     from vaejax import checkpoint, diagnostics, evaluation, tensorboard, training
-    from vaejax.data import corpus, sounds
+    from vaejax.data import sounds
 
     device = jax.devices()[0]
     others = f", one of {jax.device_count()}" if jax.device_count() > 1 else ""
@@ -87,8 +87,7 @@ def train(config: Config, workdir: Path) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     if (text := configs.to_json(config)) != _read(workdir / "config.json"):
         checkpoint.write_text(workdir / "config.json", text)
-    listing = corpus.summary(dataset.corpus, held_out=dataset.held_out)
-    checkpoint.write_text(workdir / "data.json", json.dumps(listing, indent=1) + "\n")
+    checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
 
     # What is fitted before training.
     if (workdir / "fitted.npz").exists():
@@ -102,8 +101,9 @@ def train(config: Config, workdir: Path) -> None:
 
     # State: new, or where the last run stopped.
     checkpoints = checkpoint.Checkpoints(workdir)
-    restored = checkpoints.restore_last(config)
-    state, best = restored or (training.create_state(config), {"loss": math.inf})
+    told = dataset.told.condition_dim
+    restored = checkpoints.restore_last(config, told)
+    state, best = restored or (training.create_state(config, told), {"loss": math.inf})
     step = int(state.step)
     if step >= config.train.num_steps:
         # A run may have been killed between its last checkpoint and its prior.
@@ -234,9 +234,9 @@ def _fit_prior(checkpoints, fitted, dataset, config: Config, workdir: Path) -> i
     """Fits and saves the prior of the best weights, which need not be the last; their step."""
     from vaejax import checkpoint, evaluation
 
-    step, params = checkpoints.restore_best(config)
-    prior, posteriors = evaluation.fit_prior(params, fitted, dataset, config)
-    checkpoint.save_prior(workdir, prior, posteriors, step)
+    step, params = checkpoints.restore_best(config, dataset.told.condition_dim)
+    untold, told = evaluation.fit_prior(params, fitted, dataset, config)
+    checkpoint.save_prior(workdir, untold, told, step)
     return step
 
 

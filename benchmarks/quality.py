@@ -40,7 +40,7 @@ def main(options: Options) -> None:
     rows = dataset.held_out_rows
 
     @jax.jit
-    def raw(clips, lengths, rows):
+    def raw(clips, lengths, facts, rows):
         def one(pcm, length):
             waveform = training.raw_clip(pcm, length, config)
             return waveform, training.spectrogram_of(waveform, fitted.statistics, config)
@@ -71,13 +71,14 @@ def main(options: Options) -> None:
         return jax.lax.map(lambda x: one(*x), (waveforms, spectrograms), batch_size=8)
 
     @jax.jit
-    def rebuilt(params, fitted, x):
-        def one(x):
+    def rebuilt(params, fitted, x, facts):
+        def one(x, known):
             model = training.create_model(config)
-            mean, _ = model.apply({"params": params}, x, fitted.linear, method="encode")
-            return model.apply({"params": params}, mean, fitted.linear, method="decode")
+            told = training.condition_of(known, fitted, config)
+            mean, _ = model.apply({"params": params}, x, told, fitted.linear, method="encode")
+            return model.apply({"params": params}, mean, told, fitted.linear, method="decode")
 
-        return jax.lax.map(one, x, batch_size=8)
+        return jax.lax.map(lambda pair: one(*pair), (x, facts), batch_size=8)
 
     waveforms, x = evaluation.over_rows(raw, dataset, rows)
     _, train_x = evaluation.over_rows(raw, dataset, dataset.train_rows)
@@ -88,7 +89,10 @@ def main(options: Options) -> None:
     of_pca = pca.inverse_transform(pca.transform(x.reshape(len(x), -1))).reshape(x.shape)
 
     augmented = fitted.linear
-    coordinates = jax.lax.map(partial(linear.coordinates, augmented), jnp.asarray(x), batch_size=8)
+    nothing = jnp.zeros(augmented.condition_dim)
+    coordinates = jax.lax.map(
+        lambda x: linear.coordinates(augmented, x, nothing), jnp.asarray(x), batch_size=8
+    )
     kept = jnp.arange(coordinates.shape[1]) < config.model.latent_dim
     of_augmented = jax.lax.map(
         partial(linear.at, augmented), jnp.where(kept, coordinates, 0.0), batch_size=8
@@ -97,7 +101,7 @@ def main(options: Options) -> None:
         "true magnitudes": x,
         f"PCA-{dims}": of_pca,
         f"PCA-{config.model.latent_dim}, augmented": of_augmented,
-        "vaejax": rebuilt(params, fitted, x),
+        "vaejax": rebuilt(params, fitted, x, dataset.facts[rows]),
     }
     table = {}
     for name, spectrograms in systems.items():

@@ -35,7 +35,7 @@ def main(options: Options) -> None:
     fitted = training.fit(dataset, config)
     jax.block_until_ready(fitted)
     fit_seconds = time.perf_counter() - started
-    state = training.create_state(config)
+    state = training.create_state(config, dataset.told.condition_dim)
     run_steps, steps_in = training.make_steps(config, dataset, fitted)
     started = time.perf_counter()
     for step in range(2):

@@ -46,7 +46,7 @@ from vaejax.config import (  # noqa: E402
     Train,
 )
 from vaejax.data import corpus  # noqa: E402
-from vaejax.data.sounds import Sounds  # noqa: E402
+from vaejax.data.sounds import Sounds, describe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 # Presets import one another as `configs.NAME`, which a script in the root finds by itself.
@@ -144,7 +144,7 @@ def small_sounds(config: Config, num: int) -> Sounds:
     )
     held_out = np.zeros(num, bool)
     held_out[::5] = True
-    return Sounds(packed, held_out)
+    return describe(packed, held_out, np.full(num, np.nan), config)
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def test_state_comes_back_bit_for_bit(opened, config, state):
     checkpoints = opened()
     checkpoints.save_last(state, {"loss": 12.5, "step": 3})
     checkpoints.wait()
-    restored, best = opened().restore_last(config)
+    restored, best = opened().restore_last(config, 0)
     equal(restored, state)
     assert best == {"loss": 12.5, "step": 3}
 
@@ -58,11 +58,11 @@ def test_infinite_best_loss_survives(opened, config, state):
     checkpoints = opened()
     checkpoints.save_last(state, {"loss": float("inf")})
     checkpoints.wait()
-    assert opened().restore_last(config)[1] == {"loss": float("inf")}
+    assert opened().restore_last(config, 0)[1] == {"loss": float("inf")}
 
 
 def test_a_new_folder_has_nothing_to_go_on_from(opened, config, tmp_path):
-    assert opened().restore_last(config) is None
+    assert opened().restore_last(config, 0) is None
     assert not checkpoint.has_checkpoint(tmp_path)
 
 
@@ -72,7 +72,7 @@ def test_only_the_newest_state_is_kept(opened, config, state, tmp_path):
         checkpoints.save_last(state._replace(step=jnp.asarray(step, jnp.int32)), {"loss": 0.0})
     checkpoints.wait()
     assert [p.name for p in (tmp_path / "checkpoints/last").iterdir() if p.name.isdigit()] == ["9"]
-    assert int(opened().restore_last(config)[0].step) == 9
+    assert int(opened().restore_last(config, 0)[0].step) == 9
 
 
 def test_saving_a_step_twice_is_once(opened, state):
@@ -89,7 +89,7 @@ def test_best_weights_come_back_with_their_step(opened, config, state, tmp_path)
     checkpoints.save_best(5, state.ema)
     checkpoints.wait()
     assert checkpoint.has_checkpoint(tmp_path)
-    step, params = opened().restore_best(config)
+    step, params = opened().restore_best(config, 0)
     assert step == 5
     equal(params, state.ema)
 
@@ -102,7 +102,7 @@ def test_best_weights_of_a_future_that_was_undone_are_replaced(opened, config, s
     checkpoints = opened()
     checkpoints.save_best(15, state.ema)
     checkpoints.wait()
-    step, params = opened().restore_best(config)
+    step, params = opened().restore_best(config, 0)
     assert step == 15
     equal(params, state.ema)
 
@@ -120,10 +120,15 @@ def test_prior_comes_back_for_its_own_step_only(tmp_path):
     rng = np.random.default_rng(0)
     posteriors = checkpoint.Posteriors(np.arange(5), rng.normal(size=(5, 3)), np.ones((5, 3)))
     assert checkpoint.load_prior(tmp_path, 4) is None
-    checkpoint.save_prior(tmp_path, prior, posteriors, 4)
-    loaded, loaded_posteriors = checkpoint.load_prior(tmp_path, 4)
-    equal(loaded, prior)
-    equal(loaded_posteriors, posteriors)
+    untold = checkpoint.Aggregate(prior, posteriors)
+    checkpoint.save_prior(tmp_path, untold, None, 4)
+    loaded, told = checkpoint.load_prior(tmp_path, 4)
+    equal(loaded, untold)
+    assert told is None
+    told = checkpoint.Aggregate(prior, posteriors._replace(means=-posteriors.means))
+    checkpoint.save_prior(tmp_path, untold, told, 4)
+    for loaded, saved in zip(checkpoint.load_prior(tmp_path, 4), (untold, told), strict=True):
+        equal(loaded, saved)
     assert checkpoint.load_prior(tmp_path, 5) is None
 
 

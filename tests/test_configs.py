@@ -61,8 +61,9 @@ def test_preset_builds_at_full_size(name):
     def rebuild(params):
         shape = config.num_frames, config.features.num_bins
         path = linear.flat(*shape, config.model.num_directions)
-        mean, _ = model.apply({"params": params}, path.loc, path, method="encode")
-        return model.apply({"params": params}, mean, path, method="decode")
+        nothing = jnp.zeros(0)
+        mean, _ = model.apply({"params": params}, path.loc, nothing, path, method="encode")
+        return model.apply({"params": params}, mean, nothing, path, method="decode")
 
     out = jax.eval_shape(rebuild, state.params)
     assert out.shape == (config.num_frames, config.features.num_bins)

@@ -42,6 +42,7 @@ def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, compute_dtype):
         fitted,
         jax.ShapeDtypeStruct((batch, config.pack_samples), jnp.int16),
         jax.ShapeDtypeStruct((batch,), jnp.int32),
+        jax.ShapeDtypeStruct((batch, 0), jnp.float32),
         jax.ShapeDtypeStruct((batch,), jnp.uint32),
     )
     assert exported.platforms == PLATFORMS
@@ -54,6 +55,7 @@ def test_decoder_lowers_for_cpu_cuda_and_tpu(config, subtype):
     exported = jax.export.export(generate.make_decoder(config, subtype), platforms=PLATFORMS)(
         instrument,
         jax.ShapeDtypeStruct((generate.chunk_size(), config.model.latent_dim), jnp.float32),
+        jax.ShapeDtypeStruct((generate.chunk_size(), 0), jnp.float32),
     )
     assert exported.platforms == PLATFORMS
     samples = jax.tree.unflatten(exported.out_tree, exported.out_avals)["samples"]

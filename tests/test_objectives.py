@@ -111,6 +111,8 @@ def test_gradients_of_the_terms_match_finite_differences_in_float64():
 
 # One example and a batch
 
+NOTHING, UNTOLD = np.zeros(0, np.float32), np.zeros((3, 0), np.float32)
+
 
 @pytest.fixture(scope="module")
 def case(config, fitted):
@@ -129,8 +131,8 @@ def case(config, fitted):
 def test_jitted_example_terms_equal_eager_ones(case, fitted):
     model, params, batch, keys = case
     terms = partial(objectives.example_terms, model=model)
-    eager = terms(params, batch[0], fitted.linear, keys[0])
-    jitted = jax.jit(terms)(params, batch[0], fitted.linear, keys[0])
+    eager = terms(params, batch[0], NOTHING, fitted.linear, keys[0])
+    jitted = jax.jit(terms)(params, batch[0], NOTHING, fitted.linear, keys[0])
     for name in eager:
         np.testing.assert_allclose(jitted[name], eager[name], rtol=2e-4, atol=2e-4, err_msg=name)
 
@@ -139,10 +141,10 @@ def test_vmapped_example_terms_equal_a_loop(case, fitted):
     model, params, batch, keys = case
     terms = jax.jit(partial(objectives.example_terms, model=model))
     _, mapped = jax.jit(partial(objectives.batch_loss, model=model))(
-        params, batch, fitted.linear, keys, beta=1.0
+        params, batch, UNTOLD, fitted.linear, keys, beta=1.0
     )
     for i in range(3):
-        alone = terms(params, batch[i], fitted.linear, keys[i])
+        alone = terms(params, batch[i], NOTHING, fitted.linear, keys[i])
         for name in alone:
             np.testing.assert_allclose(
                 mapped[name][i], alone[name], rtol=2e-4, atol=2e-4, err_msg=name
@@ -153,7 +155,7 @@ def test_batch_loss_is_the_mean_of_recon_and_beta_times_kl(case, fitted):
     model, params, batch, keys = case
     loss = jax.jit(partial(objectives.batch_loss, model=model))
     for beta in (0.0, 0.5, 4.0):
-        total, terms = loss(params, batch, fitted.linear, keys, beta=beta)
+        total, terms = loss(params, batch, UNTOLD, fitted.linear, keys, beta=beta)
         expected = np.mean(terms["recon"]) + beta * np.mean(terms["kl"])
         assert float(total) == pytest.approx(float(expected), rel=1e-6)
     np.testing.assert_allclose(terms["kl"], np.sum(terms["kl_per_dim"], 1), rtol=1e-5)
@@ -167,7 +169,9 @@ def test_gradient_of_batch_loss_matches_finite_differences_in_every_weight(case,
 
     @jax.jit
     def loss(params):
-        return objectives.batch_loss(params, batch, fitted.linear, keys, model=model, beta=0.7)[0]
+        return objectives.batch_loss(
+            params, batch, UNTOLD, fitted.linear, keys, model=model, beta=0.7
+        )[0]
 
     gradient = jax.jit(jax.grad(loss))(params)
     leaves, tree = jax.tree.flatten(params)

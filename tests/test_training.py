@@ -35,7 +35,7 @@ def eight_steps(config, sounds, fitted):
 
 
 def test_statistics_are_those_of_every_raw_training_clip(config, sounds, fitted):
-    clips, lengths = sounds.read(sounds.train_rows)
+    clips, lengths, _ = sounds.read(sounds.train_rows)
     raw = jax.jit(jax.vmap(lambda p, n: training.raw_clip(p, n, config)))(clips, lengths)
     expected = features.fit_statistics([raw], n_fft=256, hop_length=64, exponent=0.3)
     # The last batch of 8 of 32 clips is whole, so that no clip counts twice.
@@ -108,9 +108,9 @@ def one_step(config, sounds, fitted):
     state = training.create_state(config)
     positions = batches.positions_at(state.step, batch_size=8)
     index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
-    clips, lengths = sounds.read(sounds.train_rows[np.asarray(index)])
+    clips, lengths, facts = sounds.read(sounds.train_rows[np.asarray(index)])
     step = jax.jit(lambda *a: training.train_step(*a, config=config))
-    return state, clips, lengths, positions, step(state, fitted, clips, lengths, positions)
+    return state, clips, lengths, positions, step(state, fitted, clips, lengths, facts, positions)
 
 
 def test_step_counts_and_reports_scalars(config, one_step):
@@ -213,17 +213,17 @@ def test_a_run_resumed_from_its_state_is_the_run_that_was_not(config, sounds, fi
 
 def test_an_example_depends_on_its_position_alone(config, sounds, fitted):
     visit_key = training.keys_of(config)[2]
-    clips, lengths = sounds.read(sounds.train_rows[:4])
+    clips, lengths, facts = sounds.read(sounds.train_rows[:4])
     example = jax.jit(
         jax.vmap(
-            lambda p, n, at: training.example_at(visit_key, p, n, at, fitted.statistics, config)[0]
+            lambda *clip: training.example_at(visit_key, *clip, fitted.statistics, config, 0)[0]
         )
     )
     positions = jnp.arange(4, dtype=jnp.uint32)
-    together = example(clips, lengths, positions)
-    alone = example(clips[2:3], lengths[2:3], positions[2:3])
+    together = example(clips, lengths, facts, positions)
+    alone = example(clips[2:3], lengths[2:3], facts[2:3], positions[2:3])
     np.testing.assert_allclose(together[2], alone[0], rtol=1e-4, atol=1e-4)
-    elsewhere = example(clips[2:3], lengths[2:3], positions[3:4])
+    elsewhere = example(clips[2:3], lengths[2:3], facts[2:3], positions[3:4])
     assert np.abs(elsewhere[0] - alone[0]).max() > 0.1
 
 

@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vaejax import conditions, priors
 from vaejax import config as configs
-from vaejax import priors
+from vaejax.conditions import Vocabulary
 from vaejax.config import Config
 from vaejax.features import Statistics
 from vaejax.generate import Instrument
@@ -47,6 +48,14 @@ class Posteriors(NamedTuple):
     """[num_clips, latent_dim]."""
 
 
+class Aggregate(NamedTuple):
+    """The aggregate posterior."""
+
+    prior: Mixture
+    """The density fitted to it."""
+    posteriors: Posteriors
+
+
 class Run(NamedTuple):
     """A run as the sampler sees it."""
 
@@ -60,6 +69,11 @@ class Run(NamedTuple):
     """None where the run was killed before they were stored; the prior is then N(0, I)."""
     fingerprint: str
     """Of config, data and step."""
+    vocabulary: Vocabulary
+    """What the model can be told of a sound."""
+    told: Aggregate | None
+    """The aggregate posterior where the model is told all that is known; None where it can be told
+    nothing, or was killed before."""
 
     @property
     def has_fitted_prior(self) -> bool:
@@ -110,12 +124,14 @@ class Checkpoints:
             self.best.delete(existing)
         self.best.save(step, args=ocp.args.StandardSave({"params": ema}))
 
-    def restore_last(self, config: Config) -> tuple[TrainState, dict[str, float]] | None:
+    def restore_last(
+        self, config: Config, condition_dim: int
+    ) -> tuple[TrainState, dict[str, float]] | None:
         """The newest state and the figures of the best weights until then; None in a new folder."""
         step = self.last.latest_step()
         if step is None:
             return None
-        template = jax.eval_shape(lambda: create_state(config))
+        template = jax.eval_shape(lambda: create_state(config, condition_dim))
         restored = self.last.restore(
             step,
             args=ocp.args.Composite(
@@ -126,10 +142,10 @@ class Checkpoints:
         state = jax.tree.map(jnp.array, TrainState(**restored["state"]))
         return state, restored["best"]
 
-    def restore_best(self, config: Config) -> tuple[int, Any]:
+    def restore_best(self, config: Config, condition_dim: int) -> tuple[int, Any]:
         """Step and averaged weights of the best checkpoint."""
         step = self.best_step()
-        template = jax.eval_shape(lambda: create_state(config).ema)
+        template = jax.eval_shape(lambda: create_state(config, condition_dim).ema)
         restored = self.best.restore(step, args=ocp.args.StandardRestore({"params": template}))
         return step, restored["params"]
 
@@ -186,30 +202,47 @@ def save_fitted(workdir: Path, fitted: Fitted, embedding: Embedding) -> None:
 def load_fitted(workdir: Path) -> tuple[Fitted, Embedding]:
     """Reads what `save_fitted` wrote."""
     with np.load(workdir / "fitted.npz", allow_pickle=False) as arrays:
+
+        def array(name: str):
+            if name == "linear.offsets" and name not in arrays:
+                # Written before models could be told anything.
+                return jnp.zeros((len(arrays["linear.eigenvalues"]), 0))
+            return jnp.asarray(arrays[name])
+
         parts = {
-            part: kind(**{k: jnp.asarray(arrays[f"{part}.{k}"]) for k in kind._fields})
+            part: kind(**{k: array(f"{part}.{k}") for k in kind._fields})
             for part, kind in FITTED_PARTS.items()
         }
     return Fitted(parts["statistics"], parts["linear"]), parts["embedding"]
 
 
-def save_prior(workdir: Path, prior: Mixture, posteriors: Posteriors, step: int) -> None:
-    """Writes the prior fitted for the best weights, of that step, and what it was fitted to."""
-    arrays = {f"posteriors.{k}": v for k, v in posteriors._asdict().items()}
-    _save_arrays(workdir / "prior.npz", {**prior._asdict(), **arrays, "step": step})
+def save_prior(workdir: Path, untold: Aggregate, told: Aggregate | None, step: int) -> None:
+    """Writes the priors fitted for the best weights, of that step, and what they were fitted to."""
+    arrays: dict[str, Any] = {"step": step}
+    for prefix, aggregate in (("", untold), ("told.", told)):
+        if aggregate is not None:
+            arrays |= {f"{prefix}{k}": v for k, v in aggregate.prior._asdict().items()}
+            parts = aggregate.posteriors._asdict()
+            arrays |= {f"{prefix}posteriors.{k}": v for k, v in parts.items()}
+    _save_arrays(workdir / "prior.npz", arrays)
 
 
-def load_prior(workdir: Path, step: int) -> tuple[Mixture, Posteriors] | None:
-    """What was fitted for the weights of a step, or None."""
+def load_prior(workdir: Path, step: int) -> tuple[Aggregate, Aggregate | None] | None:
+    """What was fitted for the weights of a step, told nothing and told all; or None."""
     path = workdir / "prior.npz"
     if not path.exists():
         return None
     with np.load(path, allow_pickle=False) as arrays:
         if int(arrays["step"]) != step:
             return None
-        prior = Mixture(*(jnp.asarray(arrays[k]) for k in Mixture._fields))
-        posteriors = Posteriors(*(arrays[f"posteriors.{k}"] for k in Posteriors._fields))
-    return prior, posteriors
+
+        def read(prefix: str) -> Aggregate:
+            return Aggregate(
+                Mixture(*(jnp.asarray(arrays[prefix + k]) for k in Mixture._fields)),
+                Posteriors(*(arrays[f"{prefix}posteriors.{k}"] for k in Posteriors._fields)),
+            )
+
+        return read(""), read("told.") if "told.posteriors.rows" in arrays else None
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -241,21 +274,25 @@ def load_run(workdir: str | os.PathLike) -> Run:
     data = json.loads((workdir / "data.json").read_text())
     fitted, embedding = load_fitted(workdir)
     checkpoints = Checkpoints(workdir, read_only=True)
-    step, params = checkpoints.restore_best(config)
+    step, params = checkpoints.restore_best(config, fitted.linear.condition_dim)
     checkpoints.close()
     loaded = load_prior(workdir, step)
-    prior, posteriors = loaded or (priors.standard(config.model.latent_dim), None)
-    identity = json.dumps([configs.to_dict(config), data["fingerprint"], step], sort_keys=True)
+    untold, told = loaded or (None, None)
+    # The settings as they were written: those that later versions add change no run's fingerprint.
+    settings = json.loads((workdir / "config.json").read_text())
+    identity = json.dumps([settings, data["fingerprint"], step], sort_keys=True)
     return Run(
         config=config,
         instrument=Instrument(
             params=params,
             fitted=fitted,
-            prior=prior,
+            prior=untold.prior if untold else priors.standard(config.model.latent_dim),
             embedding=embedding,
         ),
         data=data,
         step=step,
-        posteriors=posteriors,
+        posteriors=untold.posteriors if untold else None,
         fingerprint=hashlib.blake2b(identity.encode(), digest_size=8).hexdigest(),
+        vocabulary=conditions.vocabulary(config.condition, data["files"]),
+        told=told,
     )

@@ -42,6 +42,13 @@ class Data:
     ~/.cache/vaejax."""
     num_workers: int | None = None
     """Threads that decode files; by default one per core."""
+    pitch_pattern: str | None = None
+    r"""Regular expression for the pitch in a sound's path, with a group named `pitch` that holds a
+    MIDI number (60 = C4) or a name such as C#4: `_(?P<pitch>\d+)_` for piano_060_soft.wav."""
+    nsynth_label: Literal["family", "source", "instrument"] = "family"
+    """What labels a sound of a folder in NSynth's layout (examples.json beside audio/)."""
+    estimate_pitch: bool = False
+    """Measure the pitch of sounds of which it is not known otherwise."""
     device_budget_mb: int = 2048
     """Megabytes of int16 clips that may live on the device; a larger set stays in host memory and
     is sent batch by batch."""
@@ -112,6 +119,22 @@ class Model:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and perceptron; weights and losses stay float32. bfloat16 pays on
     GPU and TPU."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the model is told of a sound beside z, in training and when sounds are made; nothing by
+    default."""
+
+    label: bool = False
+    """Its label, the folder's name: `sample.py --label` then tells the model."""
+    pitch: bool = False
+    """Its pitch (see data.pitch_pattern): `sample.py --pitch` then tells the model."""
+    factors: tuple[str, ...] = ()
+    """Factors of the built-in set (brightness, attack, decay ...) or of NSynth (velocity)."""
+    dropout: float = 0.1
+    """Share of the visits at which nothing is told, and share of the rest at which each fact is
+    kept back, so that the model also works without."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +216,7 @@ class Config:
     features: Features = field(default_factory=Features)
     augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
+    condition: Condition = field(default_factory=Condition)
     objective: Objective = field(default_factory=Objective)
     train: Train = field(default_factory=Train)
     prior: Prior = field(default_factory=Prior)
@@ -300,6 +324,8 @@ def check(config: Config) -> None:
         0 < data.holdout_fraction <= 0.5,
         f"data.holdout_fraction={data.holdout_fraction} must lie in (0, 0.5]",
     )
+    for name in ("condition.dropout",):
+        require(0 <= get(config, name) < 1, f"{name}={get(config, name)} must lie in [0, 1)")
     require(
         0 <= config.augment.pitch_probability <= 1,
         f"augment.pitch_probability={config.augment.pitch_probability} must lie in [0, 1]",
@@ -399,8 +425,12 @@ def from_dict(values: dict[str, dict[str, Any]]) -> Config:
     ]
     if unknown:
         raise ValueError(f"unknown settings: {', '.join(unknown)}")
+    # JSON has lists for tuples.
     sections = {
-        name: dataclasses.replace(getattr(default, name), **section)
+        name: dataclasses.replace(
+            getattr(default, name),
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in section.items()},
+        )
         for name, section in values.items()
     }
     return dataclasses.replace(default, **sections)

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax import diagnostics, generate, metrics, priors, training
-from vaejax.checkpoint import Posteriors
+from vaejax.checkpoint import Aggregate, Posteriors
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
 from vaejax.metrics import Embedding
-from vaejax.priors import Mixture
 from vaejax.training import Fitted
 
 BATCH = 32
@@ -56,19 +55,28 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
     sample_rate = config.data.sample_rate
 
     @jax.jit
-    def terms(params, fitted, clips, lengths, rows):
-        return training.eval_step(params, fitted, clips, lengths, rows, config=config)
+    def terms(params, fitted, clips, lengths, facts, rows):
+        return training.eval_step(params, fitted, clips, lengths, facts, rows, config=config)
 
     @jax.jit
-    def decode(params, fitted, latents):
-        return jax.vmap(lambda z: generate.decode(params, fitted, z, config=config)[0])(latents)
+    def decode(params, fitted, latents, facts):
+        def one(z, known):
+            told = training.condition_of(known, fitted, config)
+            return generate.decode(params, fitted, z, told, config=config)[0]
 
-    def sounds_of(params, latents):
-        """[num, num_samples] of latents [num, latent_dim], by one program for any num."""
-        num = len(latents)
-        filled = np.resize(latents, (-(-num // BATCH_DECODED) * BATCH_DECODED, latents.shape[1]))
-        parts = np.split(filled, len(filled) // BATCH_DECODED)
-        return np.concatenate([np.asarray(decode(params, fitted, part)) for part in parts])[:num]
+        return jax.vmap(one)(latents, facts)
+
+    def sounds_of(params, latents, facts):
+        """[num, num_samples] of latents [num, latent_dim] and facts [num, num_facts], by one
+        program for any num."""
+        outputs = []
+        for start in range(0, len(latents), BATCH_DECODED):
+            # The last batch repeats its rows.
+            chosen = np.resize(
+                np.arange(start, min(start + BATCH_DECODED, len(latents))), BATCH_DECODED
+            )
+            outputs.append(np.asarray(decode(params, fitted, latents[chosen], facts[chosen])))
+        return np.concatenate(outputs)[: len(latents)]
 
     @jax.jit
     def compare(clips, lengths, outputs):
@@ -85,8 +93,9 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
 
     def evaluate(params):
         measured = over_rows(partial(terms, params, fitted), sounds, rows)
-        outputs = sounds_of(params, measured["mean"][: len(audio_rows)])
-        rebuilt = jax.tree.map(np.asarray, compare(*sounds.read(audio_rows), outputs))
+        clips, lengths, facts = sounds.read(audio_rows)
+        outputs = sounds_of(params, measured["mean"][: len(audio_rows)], facts)
+        rebuilt = jax.tree.map(np.asarray, compare(clips, lengths, outputs))
         recon, kl = measured["recon"].mean(), measured["kl"].mean()
         values = {
             "loss": float(recon + config.objective.beta * kl),
@@ -102,7 +111,10 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         prior = priors.fit(means, variances, means, max_components=1, seed=0)
         eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
         drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T
-        new = sounds_of(params, drawn.astype(np.float32))
+        # The model is told what it was told of these sounds.
+        new = sounds_of(
+            params, drawn.astype(np.float32), np.resize(facts, (NUM_DRAWS, facts.shape[1]))
+        )
         return values, measured["kl_per_dim"].mean(0), pairs, new
 
     return evaluate
@@ -112,7 +124,7 @@ def fit_embedding(sounds: Sounds, config: Config) -> Embedding:
     """Fits the space in which sounds are compared to the training set."""
 
     @jax.jit
-    def pooled(clips, lengths, rows):
+    def pooled(clips, lengths, facts, rows):
         def one(pcm, length):
             waveform = training.raw_clip(pcm, length, config)
             return metrics.pooled_log_mel(waveform, sample_rate=config.data.sample_rate)
@@ -122,30 +134,43 @@ def fit_embedding(sounds: Sounds, config: Config) -> Embedding:
     return metrics.fit_embedding(over_rows(pooled, sounds, sounds.train_rows))
 
 
-def fit_prior(params, fitted: Fitted, sounds: Sounds, config: Config) -> tuple[Mixture, Posteriors]:
-    """Fits the prior to the posteriors of the training sounds under given weights."""
+def fit_prior(
+    params, fitted: Fitted, sounds: Sounds, config: Config
+) -> tuple[Aggregate, Aggregate | None]:
+    """Fits the prior to the posteriors of the training sounds under given weights.
+
+    Returns:
+      With the model told nothing, and told all that is known; None where it can be told nothing.
+    """
 
     @jax.jit
-    def posterior(params, fitted, clips, lengths, rows):
-        def one(pcm, length):
+    def posterior(params, fitted, clips, lengths, facts, rows):
+        def one(pcm, length, known):
             waveform = training.raw_clip(pcm, length, config)
-            mean, logvar = generate.encode(params, fitted, waveform, config=config)
+            told = training.condition_of(known, fitted, config)
+            mean, logvar = generate.encode(params, fitted, waveform, told, config=config)
             return mean, jnp.exp(logvar)
 
-        return jax.vmap(one)(clips, lengths)
+        return jax.vmap(one)(clips, lengths, facts)
 
-    encode = partial(posterior, params, fitted)
     rows = sounds.train_rows
     if len(rows) > config.prior.max_clips:
         rng = np.random.default_rng(config.train.seed)
         rows = np.sort(rng.choice(rows, config.prior.max_clips, replace=False))
-    means, variances = over_rows(encode, sounds, rows)
-    held_out_means, _ = over_rows(encode, sounds, sounds.held_out_rows)
-    prior = priors.fit(
-        means,
-        variances,
-        held_out_means,
-        max_components=config.prior.max_components,
-        seed=config.train.seed,
-    )
-    return prior, Posteriors(rows, means, variances)
+
+    def aggregate(known: Sounds) -> Aggregate:
+        encode = partial(posterior, params, fitted)
+        means, variances = over_rows(encode, known, rows)
+        held_out_means, _ = over_rows(encode, known, known.held_out_rows)
+        prior = priors.fit(
+            means,
+            variances,
+            held_out_means,
+            max_components=config.prior.max_components,
+            seed=config.train.seed,
+        )
+        return Aggregate(prior, Posteriors(rows, means, variances))
+
+    if sounds.told.num_facts == 0:
+        return aggregate(sounds), None
+    return aggregate(sounds._replace(facts=np.full_like(sounds.facts, np.nan))), aggregate(sounds)

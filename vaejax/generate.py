@@ -5,7 +5,7 @@ a program of its own, and what makes a sound of it the same program for every wa
 latent that was kept gives its sound again, bit for bit.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,7 @@ from vaejax.priors import Mixture
 from vaejax.signal import phase
 from vaejax.signal.fade import fade_out
 from vaejax.signal.stft import stft
-from vaejax.training import Fitted, spectrogram_of
+from vaejax.training import Fitted, condition_of, spectrogram_of
 
 THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH = 48, 64
 THUMBNAIL_FLOOR_DB = -80.0
@@ -45,23 +45,27 @@ class Instrument(NamedTuple):
     embedding: Embedding
 
 
-def encode(params, fitted: Fitted, waveform, *, config: Config):
-    """Posterior mean and logvar, [latent_dim] each, of a clip [num_samples]."""
+def encode(params, fitted: Fitted, waveform, condition, *, config: Config):
+    """Posterior mean and logvar, [latent_dim] each, of a clip [num_samples] of which the model is
+    told condition [condition_dim]; zeros for nothing."""
     x = spectrogram_of(waveform, fitted.statistics, config)
-    return create_model(config).apply({"params": params}, x, fitted.linear, method="encode")
+    variables = {"params": params}
+    return create_model(config).apply(variables, x, condition, fitted.linear, method="encode")
 
 
-def decode(params, fitted: Fitted, z, *, config: Config):
+def decode(params, fitted: Fitted, z, condition, *, config: Config):
     """The sound that a latent stands for.
 
     Args:
       z: [latent_dim].
+      condition: [condition_dim], what the model is told of the sound; zeros for nothing.
 
     Returns:
       waveform: [num_samples] float32, ready for a file: peak at sound.peak_db, faded at the end.
       spectral_convergence_db: [], how well the phase recovery met the decoder's magnitudes.
     """
-    x = create_model(config).apply({"params": params}, z, fitted.linear, method="decode")
+    variables = {"params": params}
+    x = create_model(config).apply(variables, z, condition, fitted.linear, method="decode")
     magnitude = features.magnitude(
         x, fitted.statistics, n_fft=config.features.n_fft, exponent=config.features.exponent
     )
@@ -143,14 +147,16 @@ def quantize(waveform, subtype: str):
     return waveform
 
 
-def sound_of(instrument: Instrument, z, *, config: Config, subtype: str):
-    """The sound of a latent [latent_dim], as it is written and described.
+def sound_of(instrument: Instrument, z, condition, *, config: Config, subtype: str):
+    """The sound of a latent [latent_dim] under a condition [condition_dim], as it is written and
+    described.
 
     Returns:
       samples: [num_samples] in the type of the file. z: [latent_dim]. spectral_convergence_db: [].
       And what `describe` returns.
     """
-    waveform, convergence = decode(instrument.params, instrument.fitted, z, config=config)
+    params, fitted = instrument.params, instrument.fitted
+    waveform, convergence = decode(params, fitted, z, condition, config=config)
     return {
         "samples": quantize(waveform, subtype),
         "z": z,
@@ -169,7 +175,7 @@ def chunk_size() -> int:
 
 @lru_cache
 def make_encoder(config: Config):
-    """Compiles `encode` for `ENCODE_CHUNK` clips at a time.
+    """Compiles `encode`, told nothing, for `ENCODE_CHUNK` clips at a time.
 
     Returns:
       encode(params, fitted, waveforms [ENCODE_CHUNK, num_samples]) -> mean, logvar, both
@@ -178,7 +184,8 @@ def make_encoder(config: Config):
 
     @jax.jit
     def means(params, fitted, waveforms):
-        return jax.vmap(lambda waveform: encode(params, fitted, waveform, config=config))(waveforms)
+        nothing = jnp.zeros(fitted.linear.condition_dim)
+        return jax.vmap(lambda w: encode(params, fitted, w, nothing, config=config))(waveforms)
 
     return means
 
@@ -205,11 +212,16 @@ def make_drawer():
 
 @lru_cache
 def make_decoder(config: Config, subtype: str):
-    """Compiles `sound_of` for `chunk_size()` latents [chunk, latent_dim] at a time."""
+    """Compiles `sound_of` for `chunk_size()` latents [chunk, latent_dim] and facts [chunk,
+    num_facts] (see `conditions`; NaN where not told) at a time."""
 
     @jax.jit
-    def sounds(instrument, latents):
-        return jax.vmap(partial(sound_of, instrument, config=config, subtype=subtype))(latents)
+    def sounds(instrument, latents, facts):
+        def one(z, known):
+            told = condition_of(known, instrument.fitted, config)
+            return sound_of(instrument, z, told, config=config, subtype=subtype)
+
+        return jax.vmap(one)(latents, facts)
 
     return sounds
 
@@ -218,13 +230,13 @@ def make_generator(config: Config, subtype: str):
     """`make_decoder` after `make_drawer`.
 
     Returns:
-      generate(instrument, seed_key, indices [chunk] uint32, temperature []) -> `sound_of` with a
-      leading axis.
+      generate(instrument, seed_key, indices [chunk] uint32, facts [chunk, num_facts], temperature
+      []) -> `sound_of` with a leading axis.
     """
     draw, decoder = make_drawer(), make_decoder(config, subtype)
 
-    def generate(instrument, seed_key, indices, temperature):
-        return decoder(instrument, draw(instrument.prior, seed_key, indices, temperature))
+    def generate(instrument, seed_key, indices, facts, temperature):
+        return decoder(instrument, draw(instrument.prior, seed_key, indices, temperature), facts)
 
     return generate
 

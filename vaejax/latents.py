@@ -48,13 +48,16 @@ class Plan(NamedTuple):
     """[num, latent_dim], or None where they are drawn."""
     sources: Sequence[str] | None = None
     """Where each given latent came from."""
+    facts: Callable[[np.ndarray], np.ndarray] | None = None
+    """What the model is told of sounds: indices [n] -> [n, num_facts] (see `conditions`), or None
+    for nothing."""
 
 
 def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
     """New sounds from the prior: `aggregate` or `standard`."""
     about = {"label": None, "prior": prior if run.has_fitted_prior else "standard"}
     mixture = prior_density(run, prior)
-    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    return draws(mixture, about, num=num, seed=seed, temperature=temperature)
 
 
 def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float) -> Plan:
@@ -65,7 +68,7 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
     """
     mixture = label_density(run, label)
     about = {"label": label, "prior": "label"}
-    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    return draws(mixture, about, num=num, seed=seed, temperature=temperature)
 
 
 def prior_density(run: Run, prior: str) -> Mixture:
@@ -124,14 +127,14 @@ def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperat
         jnp.linalg.cholesky(jnp.diag(variance) + spread**2 * shape @ shape.T)[None],
     )
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
-    return _draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    return draws(mixture, about, num=num, seed=seed, temperature=temperature)
 
 
 def between(run: Run, a: Path, b: Path, *, num: int, path: str = "straight") -> Plan:
     """A path from one sound to another in equal steps, both included; see `path_between`."""
     start, end = (np.asarray(encode_file(run, file)[0]) for file in (a, b))
     about = {"label": None, "prior": "between", "between": [a.name, b.name], "path": path}
-    return _given(path_between(run, start, end, num=num, path=path), about, _numbered(num, None))
+    return _given(path_between(run, start, end, num=num, path=path), about, numbered(num, None))
 
 
 def path_between(run: Run, start, end, *, num: int, path: str) -> np.ndarray:
@@ -176,7 +179,7 @@ def matching(run: Run, path: Path, *, seed: int) -> Plan:
         f"distance to {path.name}: {float(distance):.3f} (multi-resolution STFT; "
         f"{float(start_distance):.3f} before the search)"
     )
-    return _given(np.asarray(z)[None], about, _numbered(1, None), seed=seed)
+    return _given(np.asarray(z)[None], about, numbered(1, None), seed=seed)
 
 
 def reconstruct(run: Run, path: Path) -> Plan:
@@ -238,7 +241,7 @@ def from_file(run: Run, path: Path) -> Plan:
     if not np.issubdtype(latents.dtype, np.floating) or not np.isfinite(latents).all():
         raise ValueError(f"{path} must hold finite floating point numbers")
     about = {"label": None, "prior": "latents", "latents": path.name}
-    return _given(latents.astype(np.float32), about, _numbered(len(latents), None))
+    return _given(latents.astype(np.float32), about, numbered(len(latents), None))
 
 
 def encode_file(run: Run, path: Path):
@@ -313,10 +316,11 @@ def posteriors_of(run: Run) -> Posteriors:
     return run.posteriors
 
 
-def _draws(mixture: Mixture, about, *, num: int, seed: int, temperature: float) -> Plan:
+def draws(mixture: Mixture, about, *, num: int, seed: int, temperature: float) -> Plan:
+    """Sounds drawn from a density; `about` is what the manifest says of them, `label` included."""
     return Plan(
         num=num,
-        stems=_numbered(num, about["label"]),
+        stems=numbered(num, about["label"]),
         about={**about, "seed": seed, "temperature": temperature},
         prior=mixture,
         seed=seed,
@@ -353,7 +357,8 @@ def _distinct_stems(names: Sequence[str]) -> list[str]:
     return stems
 
 
-def _numbered(num: int, label: str | None) -> Callable[[int], str]:
+def numbered(num: int, label: str | None) -> Callable[[int], str]:
+    """File names without suffix: the index, and the label where there is one."""
     digits = max(5, len(str(num - 1)))
     # A label is a folder's name; a separator in it can only come from another system.
     suffix = "" if label is None else "_" + label.replace("/", "-").replace("\\", "-")

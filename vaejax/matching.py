@@ -36,7 +36,8 @@ def match(
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def distance(z):
-        sound, _ = generate.decode(params, fitted, z, config=config)
+        nothing = jnp.zeros(fitted.linear.condition_dim)
+        sound, _ = generate.decode(params, fitted, z, nothing, config=config)
         return metrics.multi_resolution_stft(waveform, metrics.match_energy(sound, waveform))
 
     def search(start):

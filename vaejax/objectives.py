@@ -44,12 +44,13 @@ def gaussian_nll(x, mean, log_sigma):
     return jnp.sum(nll)
 
 
-def example_terms(params, x, linear, key, *, model):
+def example_terms(params, x, condition, linear, key, *, model):
     """The terms of one example.
 
     Args:
       params: of the model.
       x: spectrogram [num_frames, num_bins].
+      condition: [condition_dim], what the model is told of it; width 0 for nothing.
       linear: the model's linear path.
       key: of this example's draw of z.
 
@@ -58,9 +59,9 @@ def example_terms(params, x, linear, key, *, model):
       mean, logvar: of the posterior, [latent_dim] each.
     """
     variables = {"params": params}
-    mean, logvar = model.apply(variables, x, linear, method="encode")
+    mean, logvar = model.apply(variables, x, condition, linear, method="encode")
     z = reparameterize(key, mean, logvar)
-    decoded = model.apply(variables, z, linear, method="decode")
+    decoded = model.apply(variables, z, condition, linear, method="decode")
     log_sigma = model.apply(variables, linear, method="log_sigma")
     kl_per_dim = gaussian_kl(mean, logvar)
     return {
@@ -72,11 +73,12 @@ def example_terms(params, x, linear, key, *, model):
     }
 
 
-def batch_loss(params, batch, linear, keys, *, model, beta):
+def batch_loss(params, batch, conditions, linear, keys, *, model, beta):
     """Mean of recon + beta * kl over a batch, and the terms of each example.
 
     Args:
       batch: [batch, num_frames, num_bins].
+      conditions: [batch, condition_dim].
       keys: [batch] of PRNG keys.
       beta: weight of the KL term.
 
@@ -84,8 +86,8 @@ def batch_loss(params, batch, linear, keys, *, model, beta):
       loss [] in nats per example (the negative ELBO where beta is 1), and `example_terms` with a
       leading batch axis.
     """
-    terms = jax.vmap(partial(example_terms, model=model), in_axes=(None, 0, None, 0))(
-        params, batch, linear, keys
+    terms = jax.vmap(partial(example_terms, model=model), in_axes=(None, 0, 0, None, 0))(
+        params, batch, conditions, linear, keys
     )
     return jnp.mean(terms["recon"]) + beta * jnp.mean(terms["kl"]), terms
 

@@ -110,8 +110,11 @@ class Synthesizer(Run):
         """
         points, one = self._batch(z, "z", self.config.model.latent_dim)
         decoder = generate.make_decoder(self.config, "FLOAT")
+        told = np.full((generate.chunk_size(), self.vocabulary.num_facts), np.nan, np.float32)
         waveforms = generate.in_chunks(
-            lambda rows: decoder(self.instrument, rows)["samples"], points, generate.chunk_size()
+            lambda rows: decoder(self.instrument, rows, told)["samples"],
+            points,
+            generate.chunk_size(),
         )
         return waveforms[0] if one else waveforms
 

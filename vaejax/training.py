@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax import features, objectives
+from vaejax import conditions, features, objectives
 from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
@@ -22,6 +22,9 @@ from vaejax.data.stream import Reader
 from vaejax.features import Statistics
 from vaejax.models import create_model, linear
 from vaejax.models.linear import Linear
+
+# Folded into the key of a visit for what is kept back of its facts.
+DROP = 1
 
 
 class Fitted(NamedTuple):
@@ -80,11 +83,24 @@ def augmented_clip(key, pcm, length, config: Config):
     )
 
 
-def example_at(key, pcm, length, position, statistics, config: Config):
-    """The spectrogram of one visit of one clip, and the key of its draw of z."""
-    augment_key, latent_key = jax.random.split(batches.example_key(key, position))
-    waveform, _ = augmented_clip(augment_key, pcm, length, config)
-    return spectrogram_of(waveform, statistics, config), latent_key
+def example_at(key, pcm, length, facts, position, statistics, config: Config, condition_dim: int):
+    """One visit of one clip: its spectrogram, its condition and the key of its draw of z."""
+    key = batches.example_key(key, position)
+    augment_key, latent_key = jax.random.split(key)
+    waveform, semitones = augmented_clip(augment_key, pcm, length, config)
+    told = conditions.transpose(facts, semitones, condition=config.condition)
+    told = conditions.drop(
+        jax.random.fold_in(key, DROP), told, probability=config.condition.dropout
+    )
+    condition = conditions.encode(told, condition=config.condition, condition_dim=condition_dim)
+    return spectrogram_of(waveform, statistics, config), condition, latent_key
+
+
+def condition_of(facts, fitted: "Fitted", config: Config):
+    """All that can be told of a sound, [condition_dim], from its facts [num_facts]."""
+    return conditions.encode(
+        facts, condition=config.condition, condition_dim=fitted.linear.condition_dim
+    )
 
 
 def keys_of(config: Config):
@@ -99,7 +115,7 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     num_clips = len(train_rows)
 
     @jax.jit
-    def raw(pcm, length):
+    def raw(pcm, length, facts):
         return jax.vmap(partial(raw_clip, config=config))(pcm, length)
 
     def raw_batches():
@@ -116,26 +132,32 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     )
     shape = (config.num_frames, config.features.num_bins)
     if config.model.ppca_clips == 0:
-        return Fitted(statistics, linear.flat(*shape, config.model.num_directions))
+        flat = linear.flat(*shape, config.model.num_directions, sounds.told.condition_dim)
+        return Fitted(statistics, flat)
 
     _, order_key, visit_key = keys_of(config)
+    example = partial(
+        example_at, statistics=statistics, config=config, condition_dim=sounds.told.condition_dim
+    )
 
     @partial(jax.jit, donate_argnums=0)
-    def add(rows, start, pcm, length, positions):
-        new = jax.vmap(lambda p, l, at: example_at(visit_key, p, l, at, statistics, config)[0])(
-            pcm, length, positions
-        )
-        return jax.lax.dynamic_update_slice(rows, new, (start, 0, 0))
+    def add(rows, start, pcm, length, facts, positions):
+        new, told, _ = jax.vmap(partial(example, visit_key))(pcm, length, facts, positions)
+        return jax.lax.dynamic_update_slice(rows, new, (start, 0, 0)), told
 
     # The first visits of the training run itself, whole batches of them.
     count = -(-config.model.ppca_clips // size) * size
-    rows = jnp.zeros((count, *shape))
+    rows, told = jnp.zeros((count, *shape)), []
     for start in range(0, count, size):
         positions = jnp.arange(start, start + size, dtype=jnp.uint32)
         index = np.asarray(batches.shuffled_indices(order_key, positions, num_clips=num_clips))
-        rows = add(rows, start, *sounds.read(train_rows[index]), positions)
+        rows, batch_told = add(rows, start, *sounds.read(train_rows[index]), positions)
+        told.append(batch_told)
     fitted = linear.fit(
-        rows, latent_dim=config.model.latent_dim, num_directions=config.model.num_directions
+        rows,
+        jnp.concatenate(told),
+        latent_dim=config.model.latent_dim,
+        num_directions=config.model.num_directions,
     )
     return Fitted(statistics, fitted)
 
@@ -165,15 +187,15 @@ def learning_rate_schedule(config: Config) -> optax.Schedule:
     )
 
 
-def create_state(config: Config) -> TrainState:
-    """The state before the first step."""
+def create_state(config: Config, condition_dim: int = 0) -> TrainState:
+    """The state before the first step, of a model that is told `condition_dim` numbers."""
     model = create_model(config)
-    flat = linear.flat(config.num_frames, config.features.num_bins, config.model.num_directions)
+    shape = (config.num_frames, config.features.num_bins)
+    flat = linear.flat(*shape, config.model.num_directions, condition_dim)
 
     @jax.jit
     def init(key):
-        x = jnp.zeros((config.num_frames, config.features.num_bins))
-        params = model.init(key, x, flat)["params"]
+        params = model.init(key, jnp.zeros(shape), jnp.zeros(condition_dim), flat)["params"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -185,12 +207,15 @@ def create_state(config: Config) -> TrainState:
     return init(keys_of(config)[0])
 
 
-def train_step(state: TrainState, fitted: Fitted, clips, lengths, positions, *, config: Config):
+def train_step(
+    state: TrainState, fitted: Fitted, clips, lengths, facts, positions, *, config: Config
+):
     """One update.
 
     Args:
       clips: [batch, pack_samples] int16.
       lengths: [batch] int32.
+      facts: [batch, num_facts], what is known of them.
       positions: [batch] uint32, `batches.positions_at(state.step)`.
 
     Returns:
@@ -200,9 +225,14 @@ def train_step(state: TrainState, fitted: Fitted, clips, lengths, positions, *, 
     """
     model = create_model(config)
     visit_key = keys_of(config)[2]
-    batch, keys = jax.vmap(
-        lambda p, l, at: example_at(visit_key, p, l, at, fitted.statistics, config)
-    )(clips, lengths, positions)
+    example = partial(
+        example_at,
+        visit_key,
+        statistics=fitted.statistics,
+        config=config,
+        condition_dim=fitted.linear.condition_dim,
+    )
+    batch, told, keys = jax.vmap(example)(clips, lengths, facts, positions)
     beta = objectives.beta_at(
         state.step,
         beta=config.objective.beta,
@@ -210,7 +240,7 @@ def train_step(state: TrainState, fitted: Fitted, clips, lengths, positions, *, 
     )
 
     (loss, terms), grads = jax.value_and_grad(objectives.batch_loss, has_aux=True)(
-        state.params, batch, fitted.linear, keys, model=model, beta=beta
+        state.params, batch, told, fitted.linear, keys, model=model, beta=beta
     )
     grad_norm = optax.global_norm(grads)
     updates, opt_state = create_optimizer(config).update(grads, state.opt_state, state.params)
@@ -261,16 +291,17 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
         reader = Reader(read, config.train.num_steps)
         return lambda state, step: step_on(state, fitted, *reader.batch_at(step)), 1
 
-    clips, lengths = jax.device_put(sounds.read(rows))
+    resident = jax.device_put(sounds.read(rows))
 
-    def one(state, fitted, clips, lengths):
+    def one(state, fitted, resident):
         positions = batches.positions_at(state.step, batch_size=batch_size)
         index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
-        return compiled(state, fitted, clips[index], lengths[index], positions)
+        clips, lengths, facts = (column[index] for column in resident)
+        return compiled(state, fitted, clips, lengths, facts, positions)
 
-    def many(state, fitted, clips, lengths):
+    def many(state, fitted, resident):
         state, metrics = jax.lax.scan(
-            lambda s, _: one(s, fitted, clips, lengths),
+            lambda s, _: one(s, fitted, resident),
             state,
             None,
             length=config.train.steps_per_dispatch,
@@ -280,16 +311,17 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
     # A loop of one is no loop: on a CPU a scan costs the convolutions their threads.
     steps_on = jax.jit(one if config.train.steps_per_dispatch == 1 else many, donate_argnums=0)
     return (
-        lambda state, step: steps_on(state, fitted, clips, lengths),
+        lambda state, step: steps_on(state, fitted, resident),
         config.train.steps_per_dispatch,
     )
 
 
-def eval_step(params, fitted: Fitted, clips, lengths, rows, *, config: Config):
+def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Config):
     """The terms of raw clips under noise that is the same at every evaluation.
 
     Args:
-      clips: [batch, pack_samples] int16. lengths: [batch] int32.
+      clips: [batch, pack_samples] int16. lengths: [batch] int32. facts: [batch, num_facts], all
+        of which the model is told.
       rows: [batch] int32, row of each clip in the set: its noise is drawn from (seed, row).
 
     Returns:
@@ -298,9 +330,10 @@ def eval_step(params, fitted: Fitted, clips, lengths, rows, *, config: Config):
     model = create_model(config)
     key = jax.random.key(config.train.seed)
 
-    def one(pcm, length, row):
+    def one(pcm, length, known, row):
         x = spectrogram_of(raw_clip(pcm, length, config), fitted.statistics, config)
+        told = condition_of(known, fitted, config)
         row_key = jax.random.fold_in(key, row)
-        return objectives.example_terms(params, x, fitted.linear, row_key, model=model)
+        return objectives.example_terms(params, x, told, fitted.linear, row_key, model=model)
 
-    return jax.vmap(one)(clips, lengths, rows)
+    return jax.vmap(one)(clips, lengths, facts, rows)

@@ -501,7 +501,9 @@ def test_split_refuses_a_fraction_out_of_range(fraction):
 def test_summary_lists_every_file_and_survives_json(folder, load):
     loaded = load(folder)
     held = split(loaded.hashes, holdout_fraction=0.25)
-    record = json.loads(json.dumps(summary(loaded, held_out=held)))
+    record = json.loads(
+        json.dumps(summary(loaded, held_out=held, pitches=np.full(len(loaded), np.nan)))
+    )
     assert record["source"] == str(folder)
     assert record["fingerprint"] == loaded.fingerprint
     num_held = int(held.sum())

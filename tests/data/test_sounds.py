@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from vaejax.conditions import Vocabulary
 from vaejax.config import Config, Data
 from vaejax.data import sounds
 from vaejax.data.sounds import Sounds
@@ -36,10 +37,11 @@ def test_every_sound_is_on_exactly_one_side(settings):
 
 def test_packs_have_the_length_that_the_config_asks_for(settings):
     loaded = sounds.load(settings)
-    clips, lengths = loaded.read(loaded.train_rows[:3])
+    clips, lengths, facts = loaded.read(loaded.train_rows[:3])
     assert clips.shape == (3, settings.pack_samples)
     assert clips.dtype == np.int16
     assert lengths.shape == (3,)
+    assert facts.shape == (3, 0)
     np.testing.assert_array_equal(clips, loaded.corpus.clips[loaded.train_rows[:3]])
 
 
@@ -98,7 +100,8 @@ def test_missing_folder_is_named(settings):
 
 
 def test_train_rows_are_those_not_held_out():
-    split = Sounds(corpus=None, held_out=np.array([True, False, False, True]))
+    held_out = np.array([True, False, False, True])
+    split = Sounds(corpus=None, held_out=held_out, listing={}, told=Vocabulary(), facts=None)
     np.testing.assert_array_equal(split.train_rows, [1, 2])
 
 

@@ -13,6 +13,8 @@ from vaejax import objectives, training
 from vaejax.models import create_model, linear
 from vaejax.models.conv1d import VAE
 
+# What a model is told that is told nothing.
+NOTHING = np.zeros(0, np.float32)
 SMALL = {"width": 4, "num_blocks": 1, "kernel_size": 3, "dense_width": 6, "dense_depth": 2}
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
@@ -20,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 
 def spectrograms(sounds, rows, statistics, config):
     with jax.numpy_rank_promotion("allow"):
-        clips, lengths = sounds.read(rows)
+        clips, lengths, _ = sounds.read(rows)
         return jax.jit(
             jax.vmap(
                 lambda pcm, length: training.spectrogram_of(
@@ -37,17 +39,17 @@ def fresh(config):
 
 @partial(jax.jit, static_argnums=0)
 def encode(model, params, x, path):
-    return model.apply({"params": params}, x, path, method="encode")
+    return model.apply({"params": params}, x, NOTHING, path, method="encode")
 
 
 @partial(jax.jit, static_argnums=0)
 def decode(model, params, z, path):
-    return model.apply({"params": params}, z, path, method="decode")
+    return model.apply({"params": params}, z, NOTHING, path, method="decode")
 
 
 @jax.jit
 def linear_posterior(path, x):
-    return linear.posterior(path, linear.coordinates(path, x), latent_dim=4)
+    return linear.posterior(path, linear.coordinates(path, x, NOTHING), latent_dim=4)
 
 
 @jax.jit
@@ -73,7 +75,12 @@ def test_step_0_reconstructs_as_ppca_does_also_what_it_was_not_fitted_on(
     x = np.asarray(spectrograms(sounds, train_rows, fitted.statistics, config))
     unseen = np.asarray(spectrograms(sounds, held_out_rows, fitted.statistics, config))
     with jax.numpy_rank_promotion("allow"):
-        path = linear.fit(x, latent_dim=config.model.latent_dim, num_directions=8)
+        path = linear.fit(
+            x,
+            np.zeros((len(x), 0), np.float32),
+            latent_dim=config.model.latent_dim,
+            num_directions=8,
+        )
 
     # The oracle, in float64: pPCA shrinks each principal coordinate by (l_i - sigma^2) / l_i.
     rows = x.reshape(len(x), -1).astype(np.float64)
@@ -114,12 +121,16 @@ def test_elbo_at_step_0_is_the_evidence():
     rows = rng.normal(size=(50, 2)) @ rng.normal(size=(2, 24)) + 0.5 * rng.normal(size=(50, 24))
     rows = rows.reshape(50, 4, 6).astype(np.float32)
     with jax.numpy_rank_promotion("allow"):
-        path = linear.fit(rows, latent_dim=2, num_directions=5)
+        path = linear.fit(
+            rows, np.zeros((len(rows), 0), np.float32), latent_dim=2, num_directions=5
+        )
     model = VAE(4, 6, 2, num_stages=1, num_directions=5, **SMALL)
-    params = jax.jit(model.init)(jax.random.key(0), rows[0], path)["params"]
+    params = jax.jit(model.init)(jax.random.key(0), rows[0], NOTHING, path)["params"]
     keys = jax.random.split(jax.random.key(1), 4_000)
     terms = jax.jit(
-        jax.vmap(lambda key: objectives.example_terms(params, rows[0], path, key, model=model))
+        jax.vmap(
+            lambda key: objectives.example_terms(params, rows[0], NOTHING, path, key, model=model)
+        )
     )(keys)
     bounds = -np.asarray(terms["recon"] + terms["kl"], np.float64)
     basis = np.asarray(path.directions[:2], np.float64).reshape(2, -1)
@@ -140,9 +151,9 @@ def test_any_number_of_frames_comes_back_with_its_shape(num_frames, num_stages):
 
     def forward(key):
         x = jnp.ones((num_frames, 9))
-        params = model.init(key, x, path)["params"]
-        mean, logvar = model.apply({"params": params}, x, path, method="encode")
-        return mean, logvar, model.apply({"params": params}, mean, path, method="decode")
+        params = model.init(key, x, NOTHING, path)["params"]
+        mean, logvar = model.apply({"params": params}, x, NOTHING, path, method="encode")
+        return mean, logvar, model.apply({"params": params}, mean, NOTHING, path, method="decode")
 
     shapes = jax.tree.map(lambda s: s.shape, jax.eval_shape(forward, jax.random.key(0)))
     assert shapes == ((3,), (3,), (num_frames, 9))
@@ -181,7 +192,7 @@ def test_weights_stay_float32_and_results_close_under_bfloat16(make_config, fres
     full = create_model(make_config())
     half = create_model(make_config(model={"compute_dtype": "bfloat16"}))
     x = fitted.linear.loc + 0.3
-    made = jax.eval_shape(half.init, jax.random.key(0), x, fitted.linear)
+    made = jax.eval_shape(half.init, jax.random.key(0), x, NOTHING, fitted.linear)
     assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
     results = [
         (*encode(m, params, x, fitted.linear), reconstruct(m, params, x, fitted.linear))

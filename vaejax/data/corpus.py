@@ -276,11 +276,12 @@ def split(
     return np.array([digest in chosen for digest in hashes])
 
 
-def summary(corpus: Corpus, *, held_out: np.ndarray) -> dict[str, Any]:
+def summary(corpus: Corpus, *, held_out: np.ndarray, pitches: np.ndarray) -> dict[str, Any]:
     """Returns what a run records of its data, ready for JSON.
 
     Args:
       held_out: [num_clips] bool, from `split`.
+      pitches: [num_clips] MIDI numbers, NaN where not known.
     """
     rows: list[dict[str, Any]] = []
     for i, name in enumerate(corpus.names):
@@ -289,6 +290,7 @@ def summary(corpus: Corpus, *, held_out: np.ndarray) -> dict[str, Any]:
             "label": corpus.labels[i],
             "seconds": round(float(corpus.lengths[i]) / corpus.sample_rate, 4),
             "split": "held_out" if held_out[i] else "train",
+            "pitch": round(float(pitches[i]), 3) if math.isfinite(pitches[i]) else None,
         }
         if corpus.factors:
             # JSON has no NaN; a factor that a family lacks (the pitch of a hat) is null.

@@ -4,8 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vaejax import conditions
+from vaejax.conditions import Vocabulary
 from vaejax.config import Config
 from vaejax.data import corpus as packs
+from vaejax.data import nsynth, pitches
 from vaejax.data.corpus import Corpus
 
 
@@ -15,6 +18,12 @@ class Sounds(NamedTuple):
     corpus: Corpus
     held_out: np.ndarray
     """[num_clips] bool."""
+    listing: dict[str, Any]
+    """What data.json says of them."""
+    told: Vocabulary
+    """What the model is told of a sound."""
+    facts: np.ndarray
+    """[num_clips, num_facts] float32, that of each, NaN where not known."""
 
     @property
     def train_rows(self) -> np.ndarray:
@@ -27,9 +36,10 @@ class Sounds(NamedTuple):
         rows = np.flatnonzero(self.held_out)
         return rows[np.argsort([self.corpus.hashes[row] for row in rows], kind="stable")]
 
-    def read(self, rows) -> tuple[np.ndarray, np.ndarray]:
-        """Clips [len(rows), pack_samples] int16 and lengths [len(rows)] int32, in memory."""
-        return self.corpus.clips[rows], self.corpus.lengths[rows]
+    def read(self, rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Clips [len(rows), pack_samples] int16, lengths [len(rows)] int32 and facts [len(rows),
+        num_facts] float32, in memory."""
+        return self.corpus.clips[rows], self.corpus.lengths[rows], self.facts[rows]
 
 
 def load(config: Config) -> Sounds:
@@ -50,22 +60,41 @@ def load(config: Config) -> Sounds:
         loaded = packs.load_synth(seed=data.synth_seed, count=data.synth_count, **shared)
     else:
         loaded = packs.load_folder(data.source, num_workers=data.num_workers, **shared)
+        if nsynth.is_nsynth(data.source):
+            loaded = nsynth.annotated(loaded, data.source, label=data.nsynth_label)
     held_out = packs.split(
         loaded.hashes,
         holdout_fraction=data.holdout_fraction,
         source=loaded.source,
         rejected=loaded.rejected,
     )
-    return Sounds(loaded, held_out)
+    known = pitches.known(loaded, pattern=data.pitch_pattern, estimate=data.estimate_pitch)
+    return describe(loaded, held_out, known, config)
+
+
+def describe(corpus: Corpus, held_out, pitches, config: Config) -> Sounds:
+    """The sounds of a run, of packed clips, their split and pitches [num_clips] (NaN: not known).
+
+    Raises:
+      ValueError: the model is to be told what is not known.
+    """
+    listing = packs.summary(corpus, held_out=held_out, pitches=pitches)
+    told = conditions.vocabulary(config.condition, listing["files"])
+    return Sounds(corpus, held_out, listing, told, conditions.facts_of(told, listing["files"]))
 
 
 def report(sounds: Sounds) -> str:
     """A few lines for the screen: how many sounds, and which files were rejected."""
-    corpus, held_out = sounds
+    corpus, held_out = sounds.corpus, sounds.held_out
     lines = [
         f"{len(corpus)} sounds in {len(corpus.label_names)} folders from {corpus.source}: "
         f"{int((~held_out).sum())} to train on, {int(held_out.sum())} held out"
     ]
+    if sounds.told.num_facts:
+        facts = ["label"] * bool(sounds.told.labels) + ["pitch"] * sounds.told.pitch
+        counts = np.isfinite(sounds.facts).sum(0)
+        named = zip([*facts, *sounds.told.factors], counts, strict=True)
+        lines.append("told of: " + ", ".join(f"{name} ({count})" for name, count in named))
     if corpus.rejected:
         lines.append(f"{len(corpus.rejected)} files rejected (all are listed in data.json):")
         lines += [f"  {item['file']}: {item['reason']}" for item in corpus.rejected[:5]]

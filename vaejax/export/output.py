@@ -174,8 +174,13 @@ def _batches(
         rows = plan.latents[start : start + chunk]
         return np.pad(rows, ((0, chunk - len(rows)), (0, 0)))
 
+    def facts_at(start: int) -> np.ndarray:
+        if plan.facts is None:
+            return np.full((chunk, run.vocabulary.num_facts), np.nan, np.float32)
+        return plan.facts(np.arange(start, start + chunk))
+
     def call(start: int):
-        return decoder(run.instrument, latents_at(start))
+        return decoder(run.instrument, latents_at(start), facts_at(start))
 
     def dispatch(start: int) -> list:
         end = min(start + batch_size, plan.num)

@@ -82,7 +82,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent [latent_dim] -> correction of the spectrogram, [num_frames, num_bins]."""
+    """Latent and condition, [..] -> correction of the spectrogram, [num_frames, num_bins]."""
 
     num_frames: int
     num_bins: int
@@ -137,27 +137,32 @@ class VAE(nn.Module):
         self.dense_decoder = Dense(*dense, self.num_directions, self.dtype)
         self.log_sigma_offset = self.param("log_sigma_offset", nn.initializers.zeros, ())
 
-    def encode(self, x, linear: Linear):
-        """Spectrogram [num_frames, num_bins] -> posterior mean and logvar, [latent_dim] each."""
-        coordinates = linear_path.coordinates(linear, x)
+    def encode(self, x, condition, linear: Linear):
+        """Spectrogram [num_frames, num_bins] and condition [condition_dim] -> posterior mean and
+        logvar, [latent_dim] each."""
+        coordinates = linear_path.coordinates(linear, x, condition)
         mean, logvar = linear_path.posterior(linear, coordinates, latent_dim=self.latent_dim)
         unit = linear_path.unit(linear, latent_dim=self.latent_dim)
-        dense_mean, dense_logvar = jnp.split(self.dense_encoder(coordinates / unit), 2)
+        told = jnp.concatenate([coordinates / unit, condition])
+        dense_mean, dense_logvar = jnp.split(self.dense_encoder(told), 2)
         conv_mean, conv_logvar = self.encoder(x - linear.loc)
         sigma = jnp.exp(0.5 * logvar)
         return mean + sigma * (dense_mean + conv_mean), logvar + dense_logvar + conv_logvar
 
-    def decode(self, z, linear: Linear):
-        """Latent [latent_dim] -> mean of the likelihood, [num_frames, num_bins]."""
+    def decode(self, z, condition, linear: Linear):
+        """Latent [latent_dim] and condition [condition_dim] -> mean of the likelihood,
+        [num_frames, num_bins]."""
         unit = linear_path.unit(linear, latent_dim=self.latent_dim)
-        coordinates = linear_path.likelihood_coordinates(linear, z) + unit * self.dense_decoder(z)
-        return linear_path.at(linear, coordinates) + jnp.sqrt(linear.noise) * self.decoder(z)
+        told = jnp.concatenate([z, condition])
+        coordinates = linear_path.likelihood_coordinates(linear, z)
+        coordinates += linear_path.offset(linear, condition) + unit * self.dense_decoder(told)
+        return linear_path.at(linear, coordinates) + jnp.sqrt(linear.noise) * self.decoder(told)
 
     def log_sigma(self, linear: Linear):
         """Log standard deviation of the likelihood, one for all values."""
         return 0.5 * jnp.log(linear.noise) + self.log_sigma_offset
 
-    def __call__(self, x, linear: Linear):
+    def __call__(self, x, condition, linear: Linear):
         """Touches every parameter, for `init`."""
-        mean, _ = self.encode(x, linear)
-        return self.decode(mean, linear), self.log_sigma(linear)
+        mean, _ = self.encode(x, condition, linear)
+        return self.decode(mean, condition, linear), self.log_sigma(linear)

@@ -8,11 +8,15 @@ diagonal, so is the posterior of a VAE whose encoder and decoder are linear (Luc
 
     mean_i = w_i' (x - loc) / l_i        var_i = sigma^2 / l_i
 
+What the model is told of a sound (`conditions`) moves its mean by M c, M fitted by ridge
+regression, and the directions are then those of what is left.
+
 A VAE that adds zero-initialised corrections to this starts where PCA ends. Beyond the directions
 that z has for itself, some more principal directions are kept: a nonlinear decoder predicts a
 sound's coordinates along them from z, and an encoder reads them.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -34,13 +38,27 @@ class Linear(NamedTuple):
     """[num_directions], l_i, falling; the latent_dim first ones are never below sigma^2."""
     noise: jax.Array
     """[], sigma^2 per value."""
+    offsets: jax.Array
+    """[num_directions, condition_dim], M: where a condition moves the coordinates."""
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of the condition; 0 where the model is told nothing."""
+        return self.offsets.shape[1]
 
 
-def coordinates(linear: Linear, spectrogram):
-    """Coordinates [num_directions] of a spectrogram [num_frames, num_bins]."""
-    return jnp.tensordot(
+def coordinates(linear: Linear, spectrogram, condition):
+    """Coordinates [num_directions] of a spectrogram [num_frames, num_bins], from where its
+    condition [condition_dim] puts it."""
+    found = jnp.tensordot(
         linear.directions, spectrogram - linear.loc, 2, precision=jax.lax.Precision.HIGHEST
     )
+    return found - offset(linear, condition)
+
+
+def offset(linear: Linear, condition):
+    """Where a condition [condition_dim] moves the coordinates, [num_directions]."""
+    return jnp.dot(linear.offsets, condition, precision=jax.lax.Precision.HIGHEST)
 
 
 def at(linear: Linear, coordinates):
@@ -59,7 +77,8 @@ def posterior(linear: Linear, coordinates, *, latent_dim: int):
 
 
 def likelihood_coordinates(linear: Linear, z):
-    """Coordinates [num_directions] of the spectrogram that z [latent_dim] stands for."""
+    """Coordinates [num_directions] of the spectrogram that z [latent_dim] stands for, from where
+    its condition puts it."""
     scale = jnp.sqrt(linear.eigenvalues[: z.shape[0]] - linear.noise)
     return jnp.pad(scale * z, (0, linear.eigenvalues.shape[0] - z.shape[0]))
 
@@ -69,13 +88,14 @@ def unit(linear: Linear, *, latent_dim: int):
     return jnp.sqrt(linear.eigenvalues[latent_dim - 1])
 
 
-def flat(num_frames, num_bins, num_directions) -> Linear:
+def flat(num_frames, num_bins, num_directions, condition_dim=0) -> Linear:
     """A linear path that adds nothing: prior as posterior, zero as mean, unit noise."""
     return Linear(
         loc=jnp.zeros((num_frames, num_bins)),
         directions=jnp.zeros((num_directions, num_frames, num_bins)),
         eigenvalues=jnp.ones(num_directions),
         noise=jnp.ones(()),
+        offsets=jnp.zeros((num_directions, condition_dim)),
     )
 
 
@@ -87,7 +107,7 @@ def _gram(spectrograms):
     return jnp.dot(rows, rows.T, precision=jax.lax.Precision.HIGHEST), jnp.mean(spectrograms, 0)
 
 
-def fit(spectrograms, *, latent_dim: int, num_directions: int) -> Linear:
+def fit(spectrograms, conditions, *, latent_dim: int, num_directions: int) -> Linear:
     """Fits probabilistic PCA to a set of spectrograms by the Gram matrix.
 
     The number of clips is far below the number of values, so the eigenvectors of the clips' Gram
@@ -95,6 +115,7 @@ def fit(spectrograms, *, latent_dim: int, num_directions: int) -> Linear:
 
     Args:
       spectrograms: [num_clips, num_frames, num_bins] float32.
+      conditions: [num_clips, condition_dim].
       latent_dim: dimensions of z.
       num_directions: principal directions kept, latent_dim or more; those beyond the rank of the
         data come out as zeros.
@@ -133,10 +154,45 @@ def fit(spectrograms, *, latent_dim: int, num_directions: int) -> Linear:
     )
     missing = num_directions - found
     eigenvalues = jnp.pad(jnp.where(is_real, top, 0.0), (0, missing))
+    directions = jnp.pad(directions, ((0, missing), (0, 0), (0, 0)))
+    offsets = jnp.zeros((num_directions, conditions.shape[1]))
+    if conditions.shape[1]:
+        # Coordinates of the clips along the directions, as the Gram matrix has them already.
+        found_coordinates = jnp.pad(
+            vectors[:, :found] * jnp.sqrt(num_clips * jnp.where(is_real, top, 0.0)),
+            ((0, 0), (0, missing)),
+        )
+        rotation, eigenvalues, offsets = _explain(found_coordinates, conditions)
+        directions = jnp.tensordot(rotation.T, directions, 1, precision=jax.lax.Precision.HIGHEST)
+        explained = jnp.sum(top) - jnp.sum(eigenvalues)
+        noise = jnp.maximum(
+            (total - explained - jnp.sum(eigenvalues[:kept])) / left_out,
+            1e-6 * total / (num_frames * num_bins) + 1e-12,
+        )
     is_latent = jnp.arange(num_directions) < latent_dim
     return Linear(
         loc=loc,
-        directions=jnp.pad(directions, ((0, missing), (0, 0), (0, 0))),
+        directions=directions,
         eigenvalues=jnp.where(is_latent, jnp.maximum(eigenvalues, noise), eigenvalues),
         noise=noise,
+        offsets=offsets,
     )
+
+
+def _explain(coordinates, conditions):
+    """Splits coordinates [num_clips, num_directions] into what conditions explain and the rest.
+
+    Returns:
+      rotation: [num_directions, num_directions], columns the principal axes of the rest.
+      eigenvalues: [num_directions], falling, its variances along them.
+      offsets: [num_directions, condition_dim], M along them.
+    """
+    dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+    # Ridge regression, as if each entry had been seen once more with no effect: entries that occur
+    # together in every clip, or never, leave the normal equations singular otherwise.
+    normal = dot(conditions.T, conditions) + jnp.eye(conditions.shape[1])
+    weights = jnp.linalg.solve(normal, dot(conditions.T, coordinates))
+    rest = coordinates - dot(conditions, weights)
+    values, vectors = jnp.linalg.eigh(dot(rest.T, rest) / len(rest))
+    rotation = vectors[:, ::-1]
+    return rotation, jnp.maximum(values[::-1], 0.0), dot(rotation.T, weights.T)

@@ -1,0 +1,186 @@
+"""Sounds of which the model is told their label, pitch or factors."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vaejax import checkpoint, conditions, evaluation, generate, latents, told, training
+from vaejax.config import Condition
+from vaejax.data import corpus
+from vaejax.data.sounds import describe
+from vaejax.signal.pitch import pitch
+
+KEYS = (60, 64, 67, 72)
+DRAW = {"seed": 3, "temperature": 1.0}
+
+
+def notes(config, num):
+    """Saw-like tones on four keys, in two folders that differ in their decay."""
+    rng = np.random.default_rng(11)
+    rate, samples = config.data.sample_rate, config.pack_samples
+    t = np.arange(samples) / rate
+    keys = np.array([KEYS[(i // 2) % len(KEYS)] for i in range(num)], float)
+    labels = [("held", "plucked")[i % 2] for i in range(num)]
+    clips = []
+    for key, label in zip(keys, labels, strict=True):
+        hz = 440 * 2 ** ((key - 69) / 12)
+        tone = sum(rng.uniform(0.5, 1) / n * np.sin(2 * np.pi * n * hz * t) for n in range(1, 8))
+        tone *= np.exp(-t * (2 if label == "held" else 15)) * np.minimum(1, t * 400)
+        clips.append(np.round(32767 * tone / np.abs(tone).max()).astype(np.int16))
+    packed = corpus.Corpus(
+        clips=np.stack(clips),
+        lengths=np.full(num, samples, np.int32),
+        names=[f"{labels[i]}/{i:03d}.wav" for i in range(num)],
+        labels=labels,
+        hashes=[f"{(i * 2654435761) % 2**32:032x}" for i in range(num)],
+        factors={"pitch": keys.astype(np.float32)},
+        rejected=[],
+        sample_rate=rate,
+        source="memory",
+        fingerprint="memory",
+    )
+    held_out = np.zeros(num, bool)
+    held_out[::5] = True
+    return describe(packed, held_out, keys, config)
+
+
+@pytest.fixture(scope="module")
+def run(make_config):
+    """What a run folder holds at step 0, where the model is conditional pPCA."""
+    config = dataclasses.replace(
+        make_config(
+            augment={"pitch_semitones": 0},
+            model={"num_directions": 32, "ppca_clips": 128},
+        ),
+        condition=Condition(label=True, pitch=True),
+    )
+    sounds = notes(config, 80)
+    fitted = training.fit(sounds, config)
+    params = training.create_state(config, sounds.told.condition_dim).ema
+    untold, aggregate = evaluation.fit_prior(params, fitted, sounds, config)
+    embedding = evaluation.fit_embedding(sounds, config)
+    return checkpoint.Run(
+        config=config,
+        instrument=generate.Instrument(params, fitted, untold.prior, embedding),
+        data=sounds.listing,
+        step=0,
+        posteriors=untold.posteriors,
+        fingerprint="test",
+        vocabulary=sounds.told,
+        told=aggregate,
+    )
+
+
+def facts(plan, num=None):
+    return plan.facts(np.arange(plan.num if num is None else num))
+
+
+def test_told_the_key_z_need_not_say_it(run):
+    files = [run.data["files"][row] for row in run.posteriors.rows]
+    keys = np.eye(4)[[KEYS.index(int(row["pitch"])) for row in files]]
+
+    def explained(means):
+        """Share of the variance of z that the key explains."""
+        means = means - means.mean(0)
+        fit = keys @ np.linalg.lstsq(keys, means, rcond=None)[0]
+        return (fit**2).sum() / (means**2).sum()
+
+    assert explained(run.posteriors.means) > 0.5
+    assert explained(run.told.posteriors.means) < 0.1
+
+
+def test_sounds_have_the_pitch_that_the_model_is_told(run):
+    plan = told.draws(run, num=16, pitches=told.Pitches(60, 72), **DRAW)
+    decoder = generate.make_decoder(run.config, "FLOAT")
+    draw = generate.make_drawer()
+    index = np.arange(16, dtype=np.uint32)
+    z = draw(plan.prior, jax.random.key(3), index, jnp.float32(0.5))
+    wanted = np.array([KEYS[i % 4] for i in range(16)], np.float32)
+    given = facts(plan)
+    given[:, 1] = wanted
+    waveforms = np.asarray(decoder(run.instrument, z, given)["samples"])
+    measure = jax.jit(jax.vmap(lambda w: pitch(w, sample_rate=run.config.data.sample_rate)[0]))
+    found = 69 + 12 * np.log2(np.asarray(measure(waveforms)) / 440)
+    assert (np.abs(found - wanted) < 0.5).mean() >= 14 / 16
+
+
+def test_keys_take_turns_and_labels_are_as_asked(run):
+    plan = told.draws(run, num=10, label="plucked", pitches=told.Pitches(60, 62), **DRAW)
+    values = [conditions.values_of(run.vocabulary, row) for row in facts(plan)]
+    assert [v["pitch"] for v in values] == [60, 61, 62] * 3 + [60]
+    assert {v["label"] for v in values} == {"plucked"}
+    assert plan.about["label"] == "plucked"
+
+
+def test_what_is_not_asked_for_is_borrowed_from_one_training_sound(run):
+    plan = told.draws(run, num=200, label="held", **DRAW)
+    keys = {conditions.values_of(run.vocabulary, row)["pitch"] for row in facts(plan)}
+    assert keys == set(KEYS)
+    everything = told.draws(run, num=200, pitches=told.Pitches(60, 60), **DRAW)
+    labels = [conditions.values_of(run.vocabulary, row)["label"] for row in facts(everything)]
+    assert 60 < labels.count("held") < 140
+
+
+def test_facts_of_a_sound_do_not_depend_on_how_many_are_asked_for(run):
+    few = told.draws(run, num=5, pitches=told.Pitches(48, 72), **DRAW)
+    many = told.draws(run, num=50, pitches=told.Pitches(48, 72), **DRAW)
+    np.testing.assert_array_equal(facts(few), facts(many, 5))
+    other = told.draws(run, num=50, pitches=told.Pitches(48, 72), seed=4, temperature=1.0)
+    assert (facts(other)[:, 0] != facts(many)[:, 0]).any()
+
+
+def test_multisample_plays_each_draw_at_every_key(run):
+    plan = told.draws(run, num=3, pitches=told.Pitches(60, 63), multisample=True, **DRAW)
+    assert plan.num == 12
+    assert plan.about["multisample"] == 4
+    for i in range(3):
+        same = plan.latents[4 * i : 4 * i + 4]
+        np.testing.assert_array_equal(same, np.broadcast_to(same[0], same.shape))
+        rows = facts(plan)[4 * i : 4 * i + 4]
+        np.testing.assert_array_equal(rows[:, 1], [60, 61, 62, 63])
+        assert len(set(rows[:, 0])) == 1
+    assert np.abs(plan.latents[0] - plan.latents[4]).max() > 0
+    # The draws are those of plain sampling.
+    alone = told.draws(run, num=3, pitches=told.Pitches(60, 60), **DRAW)
+    z = generate.make_drawer()(
+        alone.prior, jax.random.key(3), np.arange(16, dtype=np.uint32), jnp.float32(1.0)
+    )
+    np.testing.assert_array_equal(plan.latents[::4], z[:3])
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [("36-84", 36, 84), ("C2-C6", 36, 84), ("60", 60, 60), ("Bb3", 58, 58), (" c2 - e2 ", 36, 40),
+     ("C-1-C0", 0, 12)],
+)  # fmt: skip
+def test_ranges_of_keys(text, low, high):
+    assert told.parse_pitches(text) == (low, high)
+    assert len(told.parse_pitches(text)) == high - low + 1
+
+
+@pytest.mark.parametrize("text", ["", "84-36", "60.5", "36-", "x-y", "1-2-3", "C2-C11"])
+def test_what_is_no_range_of_keys_is_refused(text):
+    with pytest.raises(ValueError, match="is no range of keys; give MIDI numbers or notes"):
+        told.parse_pitches(text)
+
+
+def test_a_run_that_is_told_nothing_says_so(run):
+    plain = run._replace(vocabulary=conditions.Vocabulary(), told=None)
+    with pytest.raises(ValueError, match="cannot be told pitch; it was told nothing"):
+        told.draws(plain, num=1, pitches=told.Pitches(60, 60), **DRAW)
+    with pytest.raises(ValueError, match="was not finished"):
+        told.draws(
+            run._replace(told=None, posteriors=None), num=1, pitches=told.Pitches(60, 60), **DRAW
+        )
+
+
+def test_density_of_a_label_is_centred_on_its_sounds(run):
+    labels = np.array([row["label"] for row in run.data["files"]])[run.told.posteriors.rows]
+    expected = run.told.posteriors.means[labels == "held"].mean(0)
+    np.testing.assert_allclose(told.density(run, "held").means[0], expected, atol=1e-4)
+    with pytest.raises(ValueError, match="no label 'x'"):
+        told.density(run, "x")
+    assert latents.rows_with_label(run, "held").sum() == (labels == "held").sum()

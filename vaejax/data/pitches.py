@@ -1,0 +1,102 @@
+"""The pitch of each sound of a set, as far as it is known: MIDI numbers, 69 = 440 Hz, 60 = C4."""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+
+import jax
+import numpy as np
+
+from vaejax.data.corpus import Corpus
+from vaejax.signal.pitch import pitch
+
+NOTE = re.compile(r"([A-Ga-g])([#sb]?)(-?\d+)")
+SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+ACCIDENTALS = {"": 0, "#": 1, "s": 1, "b": -1}
+# Below this clarity a sound has no pitch: noise, drums, chords.
+MIN_CLARITY = 0.8
+BATCH = 64
+
+
+def midi_number(text: str) -> float:
+    """The MIDI number of a text such as `60`, `C4`, `Cs2`, `Bb3`.
+
+    Raises:
+      ValueError: it is neither a number from 0 to 127 nor the name of a note.
+    """
+    if match := NOTE.fullmatch(text):
+        letter, accidental, octave = match.groups()
+        number = float(12 * (int(octave) + 1) + SEMITONES[letter.lower()] + ACCIDENTALS[accidental])
+    else:
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no MIDI number and no note such as C#4") from None
+    if not 0 <= number <= 127:
+        raise ValueError(f"{text!r} lies outside the MIDI numbers 0 to 127")
+    return number
+
+
+def from_names(names: Sequence[str], pattern: str) -> np.ndarray:
+    """Pitches found in paths by a regular expression with a group named `pitch`.
+
+    Returns:
+      [len(names)] float32, NaN where the pattern finds nothing.
+
+    Raises:
+      ValueError: no such group, what it holds is no pitch, or it finds nothing in any path.
+    """
+    compiled = re.compile(pattern)
+    if "pitch" not in compiled.groupindex:
+        raise ValueError(f"data.pitch_pattern={pattern!r} needs a group named pitch: (?P<pitch>..)")
+    found = np.full(len(names), np.nan, np.float32)
+    for i, name in enumerate(names):
+        if match := compiled.search(name):
+            try:
+                found[i] = midi_number(match["pitch"])
+            except ValueError as error:
+                raise ValueError(f"data.pitch_pattern={pattern!r} in {name}: {error}") from None
+    if np.isnan(found).all():
+        raise ValueError(
+            f"data.pitch_pattern={pattern!r} finds nothing in any of {len(names)} paths, such as "
+            f"{names[0]!r}"
+        )
+    return found
+
+
+def estimated(corpus: Corpus, rows) -> np.ndarray:
+    """Measured pitches of some clips, [len(rows)] float32, NaN where a sound has none."""
+
+    @jax.jit
+    def measure(clips):
+        one = partial(pitch, sample_rate=corpus.sample_rate)
+        return jax.vmap(one)(clips.astype(np.float32) / 32768.0)
+
+    found = np.full(len(rows), np.nan, np.float32)
+    for start in range(0, len(rows), BATCH):
+        chosen = rows[start : start + BATCH]
+        hz, clarity = map(np.asarray, measure(corpus.clips[np.resize(chosen, BATCH)]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            number = 69 + 12 * np.log2(hz / 440.0)
+        is_pitched = np.isfinite(number) & (clarity >= MIN_CLARITY)
+        found[start : start + BATCH] = np.where(is_pitched, number, np.nan)[: len(chosen)]
+    return found
+
+
+def known(corpus: Corpus, *, pattern: str | None, estimate: bool) -> np.ndarray:
+    """The pitch of every clip, [num_clips] float32, NaN where not known.
+
+    From the pattern where one is given, else from what the built-in set or NSynth says; what is
+    then missing is measured, if asked for.
+
+    Raises:
+      ValueError: see `from_names`.
+    """
+    if pattern is not None:
+        found = from_names(corpus.names, pattern)
+    else:
+        unknown = np.full(len(corpus), np.nan, np.float32)
+        found = np.array(corpus.factors.get("pitch", unknown), np.float32)
+    if estimate and (missing := np.flatnonzero(np.isnan(found))).size:
+        found[missing] = estimated(corpus, missing)
+    return found
