@@ -27,6 +27,11 @@ THUMBNAIL_FLOOR_DB = -80.0
 # Grey levels; 64 are as many as the eye tells apart at this size.
 THUMBNAIL_LEVELS = 64
 OUTLINE_WIDTH = 64
+MAP_TEXT = (
+    "Sounds alike lie near each other: the two main directions (PCA) in which the log-mel spectra "
+    "of the training sounds differ."
+)
+"""What the places mean that `describe` gives, for the reader of the contact sheet."""
 
 # One compiled call makes this many sounds, whatever the batch size: products of another shape may
 # round differently, and sound i must not depend on how many are asked for.

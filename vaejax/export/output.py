@@ -113,7 +113,13 @@ def write_sounds(
             # A stream, not a memory map: a full disk is then an OSError to report, not a SIGBUS.
             open(latents_path, "wb") as latents,
             open(out / MANIFEST, "w", encoding="utf-8") as manifest,
-            SheetWriter(out, title=title, sample_rate=config.data.sample_rate) as sheet,
+            SheetWriter(
+                out,
+                title=title,
+                sample_rate=config.data.sample_rate,
+                seconds=config.data.num_samples / config.data.sample_rate,
+                map_text=generate.MAP_TEXT,
+            ) as sheet,
             tqdm(total=plan.num, unit="sound", dynamic_ncols=True) as bar,
         ):
             latents.write(_npy_header(plan.num, config.model.latent_dim))

@@ -28,12 +28,14 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from vaejax.export.wav import PARTIAL_PREFIX, SHEET, SHEET_MARK, explain_write_error
+from vaejax.export.wav import MANIFEST, PARTIAL_PREFIX, SHEET, SHEET_MARK, explain_write_error
 from vaejax.picture import COLORS
 
 CHUNK = 256
 # Past this, a browser's numbers are no longer exact integers.
 _EXACT = 2**53
+# The longest list of a row that is shown, number by number.
+_LONGEST_LIST = 4
 
 
 class SheetWriter:
@@ -49,7 +51,14 @@ class SheetWriter:
     """
 
     def __init__(
-        self, out: str | os.PathLike, *, title: str, sample_rate: int, page_size: int = 10_000
+        self,
+        out: str | os.PathLike,
+        *,
+        title: str,
+        sample_rate: int,
+        seconds: float | None = None,
+        map_text: str = "",
+        page_size: int = 10_000,
     ) -> None:
         """Opens nothing yet.
 
@@ -57,6 +66,9 @@ class SheetWriter:
           out: folder of the sounds; must exist.
           title: stands on top of the page; any text.
           sample_rate: Hz, shown beside the title.
+          seconds: what the pictures span. A row with fewer "seconds" is of a file that ends
+            earlier: the rest of its picture is dimmed. None: each picture spans its file.
+          map_text: one sentence below the map, on what its places mean.
           page_size: sounds on one page.
         Raises:
           ValueError: page_size < 1.
@@ -67,6 +79,8 @@ class SheetWriter:
         self._out = Path(out)
         self._title = title
         self._sample_rate = sample_rate
+        self._seconds = seconds
+        self._map_text = map_text
         self._page_size = page_size
         self._sizes: tuple[int, int, int] | None = None  # height, width, outline
         self._rows: list[dict[str, Any]] = []
@@ -75,7 +89,7 @@ class SheetWriter:
         self._file: BinaryIO | None = None
         self._counts: list[int] = []  # sounds on each page
         self._map = np.array([[math.inf, -math.inf], [math.inf, -math.inf]])
-        self._digest = 0
+        self._first_row: dict[str, Any] = {}
         values = {"TITLE": html.escape(title), "MARK": SHEET_MARK}
         template = resources.files("vaejax.export").joinpath("sheet.html").read_text("utf-8")
         before, self._after = template.split("{{DATA}}\n")
@@ -91,9 +105,10 @@ class SheetWriter:
 
         Args:
           rows: one mapping per sound. "file" (relative to the folder, with "/") and "index" are
-            needed; texts, numbers and booleans are shown, and every number can be sorted by. "map"
-            may hold [x, y], the place on the latent map. Other lists and mappings are left out. NaN
-            and Inf become null, integers beyond 2**53 text, which is all that JSON can carry.
+            needed; texts, numbers and booleans are shown, and every number can be sorted by, also
+            those inside a mapping or a list of up to four ("loop": {"start": 3} as "loop_start").
+            Longer lists are left out. "map" may hold [x, y], the place on the map. NaN and Inf
+            become null, integers beyond 2**53 text, which is all that JSON can carry.
           thumbnails: [num, height, width] uint8, row 0 on top; 0 is the darkest colour. Fewer grey
             levels make a smaller page (6 bits instead of 8: about a third).
           outlines: [num, num_points] uint8, the magnitude of the waveform over time; 255 is full
@@ -109,6 +124,7 @@ class SheetWriter:
         self._check(rows, thumbnails, outlines)
         for row, picture, outline in zip(rows, thumbnails, outlines, strict=True):
             self._rows.append(_plain(row))
+            self._first_row = self._first_row or self._rows[-1]
             self._pictures.append(picture)
             self._outlines.append(outline)
             if "map" in self._rows[-1]:
@@ -202,7 +218,6 @@ class SheetWriter:
             if not self._rows:
                 return
             rows = json.dumps(self._rows, separators=(",", ":"), allow_nan=False)
-            self._digest = zlib.crc32(rows.encode(), self._digest)
             pictures = np.stack(self._pictures)
             steps = np.diff(pictures, axis=2, prepend=np.uint8(0))
             packed = zlib.compress(steps.tobytes() + np.stack(self._outlines).tobytes(), 6)
@@ -225,8 +240,12 @@ class SheetWriter:
     def _tail(self, page: int) -> str:
         height, width, outline = self._sizes or (1, 1, 0)
         settings = {
-            "id": f"{self._digest:08x}-{self.num_sounds}",
+            "id": self._identity(),
+            "run": self._first_row.get("run"),
+            "manifest": MANIFEST,
             "sampleRate": self._sample_rate,
+            "seconds": self._seconds,
+            "mapText": self._map_text,
             "total": self.num_sounds,
             "pages": len(self._counts),
             "height": height,
@@ -242,6 +261,12 @@ class SheetWriter:
                 "SETTINGS": _no_markup(json.dumps(settings, separators=(",", ":"))),
             },
         )
+
+    def _identity(self) -> str:
+        """What stars are kept under: the same when more of the same sounds are made, or the folder
+        is moved. Measured numbers are left out: they may differ in the last digit."""
+        first = {k: v for k, v in self._first_row.items() if not isinstance(v, float | list)}
+        return f"{zlib.crc32(json.dumps(first, sort_keys=True).encode()):08x}"
 
     def _page_links(self, page: int) -> str:
         if len(self._counts) == 1:
@@ -278,12 +303,17 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """What of a manifest row the sheet can show, as JSON types."""
     plain: dict[str, Any] = {}
     for key, value in row.items():
-        if isinstance(value, np.generic):
-            value = value.item()
+        if isinstance(value, np.generic | np.ndarray):
+            value = value.tolist()
         if key == "map":
             x, y = (float(part) for part in value)
             if math.isfinite(x) and math.isfinite(y):
                 plain[key] = [x, y]
+        elif isinstance(value, Mapping):
+            plain |= _plain({f"{key}_{name}": part for name, part in value.items()})
+        elif isinstance(value, list | tuple):
+            if len(value) <= _LONGEST_LIST:
+                plain |= _plain({f"{key}_{i + 1}": part for i, part in enumerate(value)})
         elif isinstance(value, float) and not math.isfinite(value):
             plain[key] = None
         elif isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _EXACT:
