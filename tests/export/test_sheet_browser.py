@@ -173,8 +173,9 @@ def test_opens_with_a_tile_for_each_sound_in_sight(page):
     assert page.find("h1").text == HOSTILE
     tiles = page.all(".tile")
     in_sight = page.js(
-        "const tiles = [...document.querySelectorAll('.tile')], box = scroller.getBoundingClientRect();"
-        "return tiles.filter((tile) => tile.getBoundingClientRect().top < box.bottom).length"
+        "const end = scroller.getBoundingClientRect().bottom;"
+        "const tops = [...tiles.values()].map(({ tile }) => tile.getBoundingClientRect().top);"
+        "return tops.filter((top) => top < end).length"
     )
     assert 8 <= in_sight <= len(tiles) <= NUM
     # As many rows of tiles as the sounds need.
