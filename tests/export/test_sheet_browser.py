@@ -41,6 +41,8 @@ def make_row(i):
         "label": label,
         "run": RUN,
         "seconds": 0.25 if i == 5 else 0.5,
+        "sample_rate": SAMPLE_RATE,
+        "loop": {"start": 800, "end": 1800} if i == 5 else None,
         "peak": 0.1 + (7 * i % NUM) / NUM,
         "pitch": None if i % 4 == 0 else 30 + i,
         "note": HOSTILE,
@@ -363,7 +365,7 @@ def test_details_show_every_field(page):
     assert facts["made again by"] == "sample.py --redo manifest.jsonl --index 0"
 
 
-def test_a_shorter_file_leaves_the_rest_of_its_picture_dimmed(page):
+def test_a_shorter_file_leaves_the_rest_of_its_picture_dimmed_and_a_loop_is_marked(page):
     rest = page.js(
         "return [...document.querySelectorAll('.tile')].map((tile) => {"
         "const rest = tile.querySelector('.rest'); return [tile.querySelector('.name').textContent,"
@@ -371,6 +373,11 @@ def test_a_shorter_file_leaves_the_rest_of_its_picture_dimmed(page):
     )
     for name, part in rest:
         assert part == pytest.approx(0.5 if name == "00005.wav" else 0, abs=0.02), name
+    loops = page.js(
+        "return [...document.querySelectorAll('.tile .loop:not([hidden])')].map((loop) =>"
+        "[loop.offsetLeft, loop.offsetWidth].map((x) => x / loop.parentElement.offsetWidth))"
+    )
+    assert loops == [pytest.approx([800 / 4000, 1000 / 4000], abs=0.02)]
 
 
 def test_light_and_dark(page):
