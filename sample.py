@@ -5,20 +5,33 @@
 Sound i depends on the run, the seed and i alone: asking for more makes the same ones and more.
 """
 
+import math
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
 
 from vaejax import cli
 from vaejax.config import Inversion
+from vaejax.curation import Rules
 
 if TYPE_CHECKING:
     from vaejax.checkpoint import Run
     from vaejax.latents import Plan
+    from vaejax.redo import Original
 
-MODES = ("label", "around", "between", "reconstruct", "match", "latents")
+# --attribute A B --attribute C
+Attributes = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+
+# Ways to choose latents, one at a time; without any, sounds are drawn from the prior.
+MODES = ("label", "around", "between", "grid", "reconstruct", "match", "latents", "redo")
+# Those that draw, so that there are more sounds where theirs come from.
+DRAWING = ("label", "around")
+# Those that make a number of sounds of their own.
+COUNTED = ("reconstruct", "match", "latents", "redo")
 
 DESCRIPTION = (
     "Makes new sounds with a trained run. Sound i depends on the run, the seed and i alone: asking "
@@ -41,8 +54,8 @@ class Options:
     """Sounds; 64 by default."""
     seed: int = 0
     """Seed of the draws."""
-    temperature: float = 1.0
-    """Spread of the draws; below 1 nearer to what is typical, above 1 stranger."""
+    temperature: float | None = None
+    """Spread of the draws, 1 by default; below 1 nearer to what is typical, above 1 stranger."""
     prior: Literal["aggregate", "standard"] = "aggregate"
     """`aggregate`: where the training sounds lie in the latent; `standard`: N(0, I)."""
     label: str | None = None
@@ -53,21 +66,38 @@ class Options:
     """Of --around: 0 stays at the sound, 1 wanders as far as the training set is wide."""
     between: tuple[Path, Path] | None = None
     """Two sound files; the sounds lead from the first to the second in equal steps."""
+    path: Literal["straight", "spherical"] | None = None
+    """Of --between: `straight` through the latent, the default, or `spherical`, along a great
+    circle around where the training sounds lie, so that the middle is as typical as the ends."""
+    grid: tuple[Path, Path, Path, Path] | None = None
+    """Four sound files; the sounds make a map between them, row by row, with the first two as its
+    upper corners and the others as its lower ones."""
     reconstruct: Path | None = None
     """A sound file or a folder, sent through the model; names and subfolders are kept."""
     match: Path | None = None
     """A sound file; makes the one sound that a search through the latent finds nearest to it."""
     latents: Path | None = None
     """A .npy file [num, latent_dim] to decode, such as the latents.npy of an earlier folder."""
+    redo: Path | None = None
+    """The manifest.jsonl of an earlier folder, or a starred list out of its contact sheet, in that
+    folder; makes those sounds again, bit for bit unless told otherwise: another --format,
+    --subtype, --inversion, --iterations or --temperature."""
+    index: tuple[int, ...] = ()
+    """Of --redo: which sounds, by their index in the manifest; all by default."""
+    attribute: Attributes = ()
+    """NAME=AMOUNT, such as brighter=+1: changes what is made. NAME: brighter, noisier, slower (of
+    attack), longer, in standard deviations over the training sounds, where 0 holds it as it is; or
+    a label, where 1 is the way from all others to it. Takes several, and may be repeated."""
+    rules: Annotated[Rules, tyro.conf.arg(name="")] = field(default_factory=Rules)
     inversion: Inversion | None = None
     """Phase recovery; by default as the run's config says."""
     iterations: int | None = None
     """Griffin-Lim iterations after its start; by default as the run's config says, and 32 for
     --inversion griffin_lim and zero."""
-    format: Literal["wav", "flac"] = "wav"
-    """Of the files."""
-    subtype: Literal["PCM_16", "PCM_24", "FLOAT"] = "PCM_16"
-    """Of the samples in the files; FLAC has no FLOAT."""
+    format: Literal["wav", "flac"] | None = None
+    """Of the files, wav by default."""
+    subtype: Literal["PCM_16", "PCM_24", "FLOAT"] | None = None
+    """Of the samples in the files, PCM_16 by default; FLAC has no FLOAT."""
     batch_size: int | None = None
     """Sounds in one call of the compiled program, rounded up to a multiple of what the device works
     on at a time. Changes speed and memory, not the sounds."""
@@ -87,17 +117,25 @@ def main(argv: list[str]) -> None:
 
 def _usage_problem(options: Options) -> str | None:
     modes = [m for m in MODES if getattr(options, m) is not None]
+    mode = modes[0] if modes else None
+    rules = options.rules
     if len(modes) > 1:
         return f"choose one of {' and '.join('--' + m for m in modes)}"
     if options.num is not None and options.num < 1:
         return f"--num {options.num} must be at least 1"
-    if options.num is not None and modes and modes[0] in ("reconstruct", "match", "latents"):
-        return f"--num does not go with --{modes[0]}: it makes as many sounds as it is given"
-    if options.between and options.num == 1:
+    if options.num is not None and mode in COUNTED:
+        return f"--num does not go with --{mode}: it makes as many sounds as it is given"
+    if mode == "between" and options.num == 1:
         return "--between makes a path from one sound to the other: --num must be at least 2"
+    if mode == "grid" and options.num is not None and options.num < 4:
+        return "--grid has a sound in each corner: --num must be at least 4"
+    if options.path is not None and mode != "between":
+        return "--path goes with --between"
+    if options.index and mode != "redo":
+        return "--index goes with --redo MANIFEST"
     if not 0 <= options.seed < 2**32:
         return f"--seed {options.seed} must lie in [0, 2^32)"
-    if options.temperature < 0 or options.spread < 0:
+    if options.spread < 0 or (options.temperature is not None and options.temperature < 0):
         return "--temperature and --spread must not be negative"
     if options.iterations is not None and options.iterations < 0:
         return f"--iterations {options.iterations} must not be negative"
@@ -105,49 +143,69 @@ def _usage_problem(options: Options) -> str | None:
         return f"--batch_size {options.batch_size} must be at least 1"
     if options.format == "flac" and options.subtype == "FLOAT":
         return "FLAC holds no FLOAT samples; use --subtype PCM_24, or --format wav"
+    if options.attribute and mode == "redo":
+        return "--attribute does not go with --redo, which makes sounds as they were"
+    try:
+        _amounts(options)
+    except ValueError as error:
+        return str(error)
+    if rules != Rules() and mode not in (None, *DRAWING):
+        return f"what is made with --{mode} is given: --unique, --best_of and others choose draws"
+    if problem := rules.problem():
+        return problem
     return None
+
+
+def _amounts(options: Options) -> dict[str, float]:
+    """The attributes to change, by name."""
+    amounts: dict[str, float] = {}
+    for given in (given for together in options.attribute for given in together or ("",)):
+        name, _, number = given.rpartition("=")
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = math.nan
+        if not name or not math.isfinite(amount):
+            raise ValueError(f"--attribute {given!r} must be NAME=AMOUNT, such as brighter=+1")
+        if name in amounts:
+            raise ValueError(f"--attribute gives {name} twice")
+        amounts[name] = amount
+    return amounts
 
 
 def sample(options: Options) -> None:
     """Makes the sounds.
 
     Raises:
-      FileNotFoundError: no run, no such file. ValueError: options the run cannot meet.
+      FileNotFoundError: no run, no such file. ValueError: options the run cannot meet, or fewer
+        sounds than asked for that meet the rules; those are kept.
       OSError: the sounds cannot be written; what is complete is kept.
     """
     started = time.time()
     # Imported here: --help and bad usage need none of it.
-    import dataclasses
-
     if (options.workdir / "config.json").exists():
         cli.use_compilation_cache(options.workdir)
-    from vaejax import checkpoint
+    from vaejax import checkpoint, redo
     from vaejax.export import output
 
     run = checkpoint.load_run(options.workdir)
-    sound = run.config.sound
-    if options.inversion is not None:
-        # These two start from nowhere: a few iterations, enough after a good start, are not for
-        # them.
-        needs_more = options.inversion in ("griffin_lim", "zero")
-        iterations = None if needs_more else sound.iterations
-        sound = dataclasses.replace(sound, inversion=options.inversion, iterations=iterations)
-    if options.iterations is not None:
-        sound = dataclasses.replace(sound, iterations=options.iterations)
-    run = run._replace(config=dataclasses.replace(run.config, sound=sound))
+    original = None
+    if options.redo is not None:
+        original = redo.read(options.redo, options.index)
+        options = _as_before(options, original)
     if options.prior == "aggregate" and not run.has_fitted_prior:
         print("this run was not finished: drawing from N(0, I) until it is", file=sys.stderr)
-
-    plan = _plan(run, options)
+    plan = _plan(run, options, original)
     made = output.write_sounds(
-        run,
+        _with_inversion(run, options),
         plan,
         out=options.out,
         overwrite=options.overwrite,
-        suffix=options.format,
-        subtype=options.subtype,
+        suffix=options.format or "wav",
+        subtype=options.subtype or "PCM_16",
         batch_size=options.batch_size,
         title=f"{plan.num} sounds from {options.workdir.name}",
+        rules=options.rules,
     )
     seconds = time.time() - started
     rate = made.sounds_per_second
@@ -156,30 +214,79 @@ def sample(options: Options) -> None:
         + (f" ({rate:.0f} per second once compiled)" if rate else "")
         + f"; open {options.out}/index.html"
     )
+    if made.curation is not None:
+        print(made.curation.explain())
+        if made.num < plan.num:
+            raise ValueError(
+                f"only {made.num} of {plan.num} sounds were found, and the last "
+                f"{made.curation.since_kept:,} draws brought none: {options.out} holds what was; "
+                "loosen a rule, or raise --tries"
+            )
 
 
-def _plan(run: "Run", options: Options) -> "Plan":
-    from vaejax import latents
+def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
+    """What is to be made: the way to choose latents that the options name."""
+    from vaejax import attributes, latents, redo
 
     num = latents.DEFAULT_NUM if options.num is None else options.num
     draw: dict[str, Any] = {
         "num": num,
         "seed": options.seed,
-        "temperature": options.temperature,
+        "temperature": 1.0 if options.temperature is None else options.temperature,
     }
+    if original is not None:
+        return redo.plan(run, original, temperature=options.temperature, workdir=options.workdir)
     if options.label is not None:
-        return latents.from_label(run, options.label, **draw)
-    if options.around is not None:
-        return latents.around(run, options.around, spread=options.spread, **draw)
-    if options.between is not None:
-        return latents.between(run, *options.between, num=num)
-    if options.reconstruct is not None:
-        return latents.reconstruct(run, options.reconstruct)
-    if options.match is not None:
-        return latents.matching(run, options.match, seed=options.seed)
-    if options.latents is not None:
-        return latents.from_file(run, options.latents)
-    return latents.from_prior(run, prior=options.prior, **draw)
+        plan = latents.from_label(run, options.label, **draw)
+    elif options.around is not None:
+        plan = latents.around(run, options.around, spread=options.spread, **draw)
+    elif options.between is not None:
+        plan = latents.between(run, *options.between, num=num, path=options.path or "straight")
+    elif options.grid is not None:
+        plan = latents.grid(run, options.grid, num=num)
+    elif options.reconstruct is not None:
+        plan = latents.reconstruct(run, options.reconstruct)
+    elif options.match is not None:
+        plan = latents.matching(run, options.match, seed=options.seed)
+    elif options.latents is not None:
+        plan = latents.from_file(run, options.latents)
+    else:
+        plan = latents.from_prior(run, prior=options.prior, **draw)
+    if options.attribute:
+        amounts = _amounts(options)
+        dz, said = attributes.step(run, amounts, workdir=options.workdir)
+        print("\n".join(said))
+        plan = plan.shifted(dz, amounts)
+    return plan
+
+
+def _with_inversion(run: "Run", options: Options) -> "Run":
+    """The run with the phase recovery that is asked for."""
+    sound = run.config.sound
+    if options.inversion is not None:
+        # These two start from nowhere: a few iterations, enough after a good start, are not for
+        # them.
+        needs_more = options.inversion in ("griffin_lim", "zero")
+        iterations = None if needs_more else sound.iterations
+        sound = replace(sound, inversion=options.inversion, iterations=iterations)
+    if options.iterations is not None:
+        sound = replace(sound, iterations=options.iterations)
+    return run._replace(config=replace(run.config, sound=sound))
+
+
+def _as_before(options: Options, original: "Original") -> Options:
+    """The options with those of the first time where none are given."""
+    if options.out.resolve() == original.path.parent.resolve():
+        raise ValueError(f"{options.out} holds the sounds to be made again: choose another --out")
+    if options.inversion is None:
+        options = replace(options, inversion=original.setting("inversion"))
+        if options.iterations is None:
+            options = replace(options, iterations=original.setting("iterations"))
+    return replace(
+        options,
+        format=options.format or original.format,
+        subtype=options.subtype or original.setting("subtype"),
+    )
 
 
 if __name__ == "__main__":

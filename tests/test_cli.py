@@ -45,6 +45,13 @@ def test_unknown_option_exits_2_and_suggests_a_known_one(call, script, option, s
         ("sample", ["--num", "1.5"], ["--num", "1.5"]),
         ("sample", ["--format", "mp3"], ["--format", "mp3", "flac"]),
         ("sample", ["--between", "a.wav"], ["--between"]),
+        ("sample", ["--grid", "a.wav", "b.wav", "c.wav"], ["--grid"]),
+        (
+            "sample",
+            ["--score", "loudness", "--best_of", "2"],
+            ["--score", "loudness", "typicality"],
+        ),
+        ("sample", ["--redo", "m.jsonl", "--index", "first"], ["--index", "first"]),
     ],
 )
 def test_ill_typed_value_exits_2_and_is_named(call, script, argv, words):
@@ -70,6 +77,19 @@ def test_ill_typed_value_exits_2_and_is_named(call, script, argv, words):
         (["--iterations", "-1"], "--iterations -1 must not be negative"),
         (["--batch_size", "0"], "--batch_size 0 must be at least 1"),
         (["--format", "flac", "--subtype", "FLOAT"], "FLAC holds no FLOAT samples"),
+        (["--num", "3", "--redo", "m.jsonl"], "--num does not go with --redo"),
+        (["--num", "3", "--grid", *"abcd"], "--num must be at least 4"),
+        (["--path", "spherical"], "--path goes with --between"),
+        (["--index", "3"], "--index goes with --redo MANIFEST"),
+        (["--attribute", "brighter"], "--attribute 'brighter' must be NAME=AMOUNT"),
+        (["--attribute", "brighter=very"], "must be NAME=AMOUNT, such as brighter=+1"),
+        (["--attribute", "a=1", "--attribute", "a=2"], "--attribute gives a twice"),
+        (["--attribute"], "must be NAME=AMOUNT"),
+        (["--attribute", "a=1", "--redo", "m.jsonl"], "--attribute does not go with --redo"),
+        (["--unique", "1", "--latents", "b.npy"], "what is made with --latents is given"),
+        (["--best_of", "2", "--between", "a.wav", "b.wav"], "with --between is given"),
+        (["--max_novelty", "-1"], "--max_novelty -1 must be a distance"),
+        (["--score", "level"], "it goes with --best_of"),
     ],
 )
 def test_options_that_contradict_exit_2_with_the_reason(call, argv, message):

@@ -92,12 +92,71 @@ def test_between_plan_begins_and_ends_at_the_sounds(run, folder):
     np.testing.assert_allclose(plan.latents[1], (2 * plan.latents[0] + plan.latents[3]) / 3, 1e-4)
 
 
+def test_spherical_plan_has_the_same_ends_and_bends_away_from_the_centre(run, folder):
+    a, b = (folder / run.data["files"][i]["file"] for i in (0, 40))
+    straight = latents.between(run, a, b, num=5).latents
+    plan = latents.between(run, a, b, num=5, path="spherical")
+    assert plan.about["path"] == "spherical"
+    np.testing.assert_allclose(plan.latents[[0, -1]], straight[[0, -1]], rtol=1e-3, atol=1e-3)
+    centre, shape = latents._centre(run), latents._spread(run)
+
+    def radius(z):
+        return np.linalg.norm(np.linalg.solve(shape, z - centre))
+
+    assert radius(plan.latents[2]) > radius(straight[2])
+    ends = [radius(z) for z in plan.latents[[0, -1]]]
+    assert min(ends) - 1e-3 <= radius(plan.latents[2]) <= max(ends) + 1e-3
+
+
+def test_grid_plan_has_its_sounds_in_the_corners_and_says_where_each_lies(run, folder, capsys):
+    corners = [folder / run.data["files"][i]["file"] for i in (0, 13, 26, 40)]
+    plan = latents.grid(run, corners, num=7)
+    assert "a grid of 3 rows and 2 columns: 6 sounds (7 were asked for)" in capsys.readouterr().out
+    assert plan.num == 6
+    ends = np.stack([latents.encode_file(run, corner)[0] for corner in corners])
+    np.testing.assert_allclose(plan.latents[[0, 1, 4, 5]], ends, atol=1e-4)
+    np.testing.assert_allclose(plan.latents[2], (ends[0] + ends[2]) / 2, atol=1e-4)
+    assert [row["grid"] for row in plan.each] == [
+        [0.0, 0.0], [1.0, 0.0], [0.0, 0.5], [1.0, 0.5], [0.0, 1.0], [1.0, 1.0]
+    ]  # fmt: skip
+
+
+def test_what_had_to_be_changed_about_a_file_is_said(run, folder, tmp_path, capsys):
+    wave = np.sin(0.1 * np.arange(16_000)) * 0.5
+    soundfile.write(tmp_path / "fits.wav", wave[:8000], 16_000)
+    soundfile.write(tmp_path / "long.wav", wave, 16_000)
+    soundfile.write(tmp_path / "slow.wav", wave[:2000], 8000)
+    for name, said in (
+        ("fits", ""),
+        ("long", "long.wav: cropped from 1 to 0.5 s\n"),
+        ("slow", "slow.wav: resampled from 8000 to 16000 Hz, padded from 0.25 to 0.5 s\n"),
+    ):
+        latents.encode_file(run, tmp_path / f"{name}.wav")
+        assert capsys.readouterr().err == said
+    latents.reconstruct(run, tmp_path)
+    said = "of 3 sounds: 1 cropped, 1 padded, 1 resampled (this run makes 0.5 s at 16000 Hz)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_shifted_plan_makes_the_same_sounds_a_step_further(run, tmp_path):
+    dz = np.arange(8, dtype=np.float32)
+    drawn = latents.from_prior(run, num=3, prior="aggregate", **DRAW)
+    moved = drawn.shifted(dz, {"brighter": 1.0})
+    np.testing.assert_allclose(moved.prior.means, drawn.prior.means + dz, rtol=1e-6)
+    np.testing.assert_array_equal(moved.prior.cholesky, drawn.prior.cholesky)
+    assert moved.about["attribute"] == {"brighter": 1.0}
+    np.save(tmp_path / "z.npy", np.ones((2, 8), np.float32))
+    given = latents.from_file(run, tmp_path / "z.npy").shifted(dz, {})
+    np.testing.assert_array_equal(given.latents, np.ones((2, 8)) + dz)
+
+
 def test_reconstruct_plan_encodes_every_file_whatever_the_batch(run, folder):
     plan = latents.reconstruct(run, folder)
     assert plan.num == 48  # three batches of 16
-    assert plan.sources == sorted(row["file"] for row in run.data["files"])
+    sources = [row["source"] for row in plan.each]
+    assert sources == sorted(row["file"] for row in run.data["files"])
     for i in (0, 17, 47):
-        mean, _ = latents.encode_file(run, folder / plan.sources[i])
+        mean, _ = latents.encode_file(run, folder / sources[i])
         np.testing.assert_allclose(plan.latents[i], mean, rtol=1e-3, atol=1e-3)
 
 
@@ -115,7 +174,7 @@ def test_reconstruct_plan_leaves_out_what_is_no_sound_and_refuses_if_nothing_is_
     with pytest.raises(ValueError, match=f"no usable sound in {tmp_path}"):
         latents.reconstruct(run, tmp_path)
     soundfile.write(tmp_path / "good.wav", np.sin(0.1 * np.arange(4000)) * 0.5, 8000)
-    assert latents.reconstruct(run, tmp_path).sources == ["good.wav"]
+    assert latents.reconstruct(run, tmp_path).each == [{"source": "good.wav"}]
 
 
 def test_latents_of_a_file_are_used_as_they_are(run, tmp_path):

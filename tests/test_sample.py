@@ -268,6 +268,75 @@ def test_between_leads_from_one_sound_to_the_other_in_equal_steps(sample, folder
     assert manifest(tmp_path / "out")[0]["between"] == [a.name, b.name]
 
 
+def test_grid_is_a_map_between_four_sounds(sample, folder, tmp_path):
+    corners = [sounds(folder / label)[i] for label in ("bass", "bell") for i in (0, 1)]
+    done = sample(tmp_path / "out", "--grid", *corners, "--num", 9)
+    assert done.code == 0, done.err
+    assert "a grid of 3 rows and 3 columns" in done.out
+    rows = manifest(tmp_path / "out")
+    assert len(sounds(tmp_path / "out")) == len(rows) == 9
+    assert rows[0]["corners"] == [path.name for path in corners]
+    assert rows[5]["grid"] == [1.0, 0.5]
+    latents = np.load(tmp_path / "out/latents.npy").reshape(3, 3, 8)
+    np.testing.assert_allclose(latents[1, 1], latents[[0, 0, 2, 2], [0, 2, 0, 2]].mean(0), 1e-4)
+
+
+def test_attributes_shift_any_mode_and_are_said(sample, forty, tmp_path):
+    argv = ["--num", 3, "--seed", 3, "--attribute", "bell=+0.5", "bass=-0.25"]
+    done = sample(tmp_path / "out", *argv)
+    assert done.code == 0, done.err
+    assert "bell+0.5: " in done.out
+    assert manifest(tmp_path / "out")[0]["attribute"] == {"bell": 0.5, "bass": -0.25}
+    steps = np.load(tmp_path / "out/latents.npy") - np.load(forty / "latents.npy")[:3]
+    assert np.linalg.norm(steps[0]) > 0.1
+    np.testing.assert_allclose(steps, steps[[0, 0, 0]], atol=1e-5)
+    argv = ["--latents", forty / "latents.npy", *argv[4:]]
+    assert sample(tmp_path / "given", *argv).code == 0
+    given = np.load(tmp_path / "given/latents.npy") - np.load(forty / "latents.npy")
+    np.testing.assert_allclose(given[0], steps[0], atol=1e-5)
+
+
+# Curation
+
+
+def test_curated_sounds_are_draws_of_the_same_seed_in_order(sample, forty, tmp_path):
+    rules = ["--min_level", -20, "--best_of", 2, "--score", "novelty"]
+    done = sample(tmp_path / "out", "--num", 8, "--seed", 3, *rules)
+    assert done.code == 0, done.err
+    rows = manifest(tmp_path / "out")
+    plain = manifest(forty)
+    expected = []
+    for a, b in zip(plain[::2], plain[1::2], strict=True):
+        loud = [row for row in (a, b) if row["rms_db"] >= -20]
+        expected += [max(loud, key=lambda row: row["novelty"])["index"]] if loud else []
+    assert [row["draw"] for row in rows] == expected[:8]
+    assert [row["index"] for row in rows] == list(range(8))
+    for row in rows:
+        name = f"{row['draw']:05d}.wav"
+        assert (tmp_path / "out" / row["file"]).read_bytes() == (forty / name).read_bytes()
+    assert "to keep 8; rejected " in done.out
+    assert "quieter than -20 dB (--min_level)" in done.out
+    assert rows[0]["curation"]["best_of"] == 2
+    # Another batch, and fewer: the same ones.
+    again = sample(tmp_path / "few", "--num", 3, "--seed", 3, "--batch_size", 16, *rules)
+    assert again.code == 0, again.err
+    assert [row["draw"] for row in manifest(tmp_path / "few")] == expected[:3]
+
+
+def test_fewer_than_asked_for_are_kept_and_said(sample, tmp_path):
+    out = tmp_path / "out"
+    done = sample(out, "--num", 50, "--unique", 1e6, "--tries", 40)
+    assert_one_line(done, 1, "only 1 of 50 sounds were found", "the last 40 draws", "--tries")
+    assert "41 drawn to keep 1; rejected 40 nearer than 1e+06" in done.out
+    assert [p.name for p in sounds(out)] == ["00000.wav"]
+    assert len(manifest(out)) == 1
+    assert np.load(out / "latents.npy").shape == (1, 8)
+    assert (out / "index.html").exists()
+    none = sample(tmp_path / "none", "--min_level", 0, "--tries", 20)
+    assert_one_line(none, 1, "only 0 of 64 sounds were found")
+    assert np.load(tmp_path / "none/latents.npy").shape == (0, 8)
+
+
 def test_label_names_its_files(sample, tmp_path):
     done = sample(tmp_path / "out", "--label", "bell", "--num", 3)
     assert done.code == 0, done.err
@@ -366,7 +435,7 @@ def test_unknown_label_lists_the_known(sample, tmp_path):
     assert_one_line(done, 1, "no label 'kazoo'", "bass, bell, soft")
 
 
-@pytest.mark.parametrize("option", ["--around", "--reconstruct", "--latents"])
+@pytest.mark.parametrize("option", ["--around", "--reconstruct", "--latents", "--match", "--redo"])
 def test_missing_input_is_named(sample, tmp_path, option):
     done = sample(tmp_path / "out", option, tmp_path / "nothing.wav")
     assert_one_line(done, 1, str(tmp_path / "nothing.wav"))
@@ -376,6 +445,11 @@ def test_input_that_is_no_sound_is_named_with_the_reason(sample, tmp_path):
     (tmp_path / "x.wav").write_bytes(b"no audio")
     done = sample(tmp_path / "out", "--around", tmp_path / "x.wav")
     assert_one_line(done, 1, f"{tmp_path / 'x.wav'}: ")
+
+
+def test_unknown_attribute_lists_the_known(sample, tmp_path):
+    done = sample(tmp_path / "out", "--attribute", "warm=1")
+    assert_one_line(done, 1, "no attribute 'warm'", "brighter", "bass, bell, soft")
 
 
 def test_latents_of_another_width_are_refused_with_both(sample, tmp_path):

@@ -6,6 +6,7 @@
     prior.npz       the fitted prior, the posteriors it was fitted to, and the step of their weights
     checkpoints/    last/: the whole training state. best/: the averaged weights that did best on
                     the held-out sounds. Both orbax, written asynchronously and renamed when whole
+    attributes.npz  how bright, noisy, ... the model's sounds are; made by sample.py at need
     metrics.jsonl, tensorboard/, compilation_cache/
 
 Nothing in it is pickled, and loading it executes nothing.
@@ -185,7 +186,8 @@ def _replace(path: Path, write) -> None:
         raise
 
 
-def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes an .npz file whole or not at all."""
     on_host: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
     _replace(path, lambda f: np.savez(f, **on_host))
 
@@ -193,7 +195,7 @@ def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
 def save_fitted(workdir: Path, fitted: Fitted, embedding: Embedding) -> None:
     """Writes what was fitted before training."""
     parts = {**fitted._asdict(), "embedding": embedding}
-    _save_arrays(
+    save_arrays(
         workdir / "fitted.npz",
         {f"{part}.{k}": v for part, t in parts.items() for k, v in t._asdict().items()},
     )
@@ -224,7 +226,7 @@ def save_prior(workdir: Path, untold: Aggregate, told: Aggregate | None, step: i
             arrays |= {f"{prefix}{k}": v for k, v in aggregate.prior._asdict().items()}
             parts = aggregate.posteriors._asdict()
             arrays |= {f"{prefix}posteriors.{k}": v for k, v in parts.items()}
-    _save_arrays(workdir / "prior.npz", arrays)
+    save_arrays(workdir / "prior.npz", arrays)
 
 
 def load_prior(workdir: Path, step: int) -> tuple[Aggregate, Aggregate | None] | None:

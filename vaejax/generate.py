@@ -102,7 +102,8 @@ def describe(waveform, embedding: Embedding, *, config: Config):
     Returns:
       peak: [] of full scale. rms_db: [] dB of full scale. nearest: [] int32, row of the nearest
       training sound. novelty: [], its distance over the median distance between neighbours in the
-      training set. map: [2], its place in the plane in which training sounds differ most.
+      training set. point: [EMBEDDING_DIM], where it lies in the space of these distances; the
+      first two make the plane in which training sounds differ most.
       thumbnail: [THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH] uint8, low frequencies last. outline:
       [OUTLINE_WIDTH] uint8, the magnitude of the waveform over time.
     """
@@ -114,7 +115,7 @@ def describe(waveform, embedding: Embedding, *, config: Config):
         "rms_db": 10 * jnp.log10(jnp.maximum(jnp.mean(waveform**2), 1e-20)),
         "nearest": row,
         "novelty": novelty,
-        "map": point[:2],
+        "point": point,
         "thumbnail": thumbnail(waveform, config=config),
         "outline": outline(waveform),
     }

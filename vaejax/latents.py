@@ -5,6 +5,7 @@ another mixture; morphs, reconstructions and latents from a file are lists of la
 """
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import soundfile
 from tqdm import tqdm
 
 from vaejax import generate, paths, priors
@@ -46,11 +48,19 @@ class Plan(NamedTuple):
     """Of the draws."""
     latents: np.ndarray | None = None
     """[num, latent_dim], or None where they are drawn."""
-    sources: Sequence[str] | None = None
-    """Where each given latent came from."""
+    each: Sequence[dict[str, Any]] | None = None
+    """What the manifest says of each sound by itself."""
     facts: Callable[[np.ndarray], np.ndarray] | None = None
     """What the model is told of sounds: indices [n] -> [n, num_facts] (see `conditions`), or None
     for nothing."""
+
+    def shifted(self, dz: np.ndarray, amounts: dict[str, float]) -> "Plan":
+        """The same sounds, each a step [latent_dim] further, by `amounts` of attributes."""
+        about = {**self.about, "attribute": amounts}
+        if self.prior is not None:
+            prior = self.prior._replace(means=self.prior.means + dz)
+            return self._replace(prior=prior, about=about)
+        return self._replace(latents=self.latents + dz, about=about)
 
 
 def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
@@ -137,6 +147,23 @@ def between(run: Run, a: Path, b: Path, *, num: int, path: str = "straight") -> 
     return _given(path_between(run, start, end, num=num, path=path), about, numbered(num, None))
 
 
+def grid(run: Run, corners: Sequence[Path], *, num: int) -> Plan:
+    """A bilinear map between four sounds, row by row; its corners are the sounds.
+
+    Args:
+      corners: left above, right above, left below, right below.
+      num: the nearest number that makes rows and columns is made.
+    """
+    ends = np.stack([encode_file(run, corner)[0] for corner in corners])
+    rows, columns = paths.grid_shape(num)
+    v, u = np.indices((rows, columns)).reshape(2, -1) / [[rows - 1], [columns - 1]]
+    asked = "" if rows * columns == num else f" ({num} were asked for)"
+    print(f"a grid of {rows} rows and {columns} columns: {rows * columns} sounds{asked}")
+    about = {"label": None, "prior": "grid", "corners": [corner.name for corner in corners]}
+    each = [{"grid": [round(float(x), 6), round(float(y), 6)]} for x, y in zip(u, v, strict=True)]
+    return _given(paths.bilinear(ends, u, v), about, numbered(rows * columns, None), each=each)
+
+
 def path_between(run: Run, start, end, *, num: int, path: str) -> np.ndarray:
     """`num` latents [num, latent_dim] from one [latent_dim] to another.
 
@@ -198,14 +225,17 @@ def reconstruct(run: Run, path: Path) -> Plan:
     chunk = generate.ENCODE_CHUNK
     means, names = [], []
     waiting: list[np.ndarray] = []
+    changed: Counter[str] = Counter()
     for sound in tqdm(sounds, desc="Encoding", unit="sound", disable=len(sounds) < chunk):
         name = sound.relative_to(root).as_posix()
         try:
-            waiting.append(_read(run, sound))
+            waveform, changes = _read(run, sound)
         except files.UnusableSound as error:
             tqdm.write(f"left out {name}: {error}")
             continue
+        waiting.append(waveform)
         names.append(name)
+        changed.update(change.split()[0] for change in changes)
         if len(waiting) == chunk:
             means.append(encode_clips(run, np.stack(waiting))[0])
             waiting = []
@@ -213,12 +243,20 @@ def reconstruct(run: Run, path: Path) -> Plan:
         means.append(encode_clips(run, np.stack(waiting))[0])
     if not names:
         raise ValueError(f"no usable sound in {path}")
+    if changed:
+        data = run.config.data
+        listed = ", ".join(f"{changed[verb]} {verb}" for verb in sorted(changed))
+        print(
+            f"of {len(names)} sounds: {listed} (this run makes {data.clip_seconds:g} s at "
+            f"{data.sample_rate} Hz)",
+            file=sys.stderr,
+        )
     stems = _distinct_stems(names)
     return _given(
         np.concatenate(means),
         {"label": None, "prior": "reconstruct"},
         stems.__getitem__,
-        sources=names,
+        each=[{"source": name} for name in names],
     )
 
 
@@ -250,7 +288,10 @@ def encode_file(run: Run, path: Path):
     Raises:
       FileNotFoundError: no such file. ValueError: it is not usable; says why.
     """
-    mean, logvar = encode_clips(run, read_file(run, path)[None])
+    waveform, changes = _read_or_say(run, path)
+    if changes:
+        print(f"{path.name}: {', '.join(changes)}", file=sys.stderr)
+    mean, logvar = encode_clips(run, waveform[None])
     return jnp.asarray(mean[0]), jnp.exp(logvar[0])
 
 
@@ -267,6 +308,11 @@ def read_file(run: Run, path: Path) -> np.ndarray:
     Raises:
       FileNotFoundError: no such file. ValueError: it is not usable; says why.
     """
+    return _read_or_say(run, path)[0]
+
+
+def _read_or_say(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
+    """`_read`, with one line on why it cannot be read."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
@@ -289,8 +335,9 @@ def _spread(run: Run):
     return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
 
 
-def _read(run: Run, path: Path) -> np.ndarray:
-    """A file as the clip that training would have made of it, [num_samples] float32."""
+def _read(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
+    """A file as the clip that training would have made of it, [num_samples] float32, and what had
+    to be changed for it."""
     data = run.config.data
     waveform = files.decode(path, sample_rate=data.sample_rate)
     pcm, length = files.condition(
@@ -299,7 +346,14 @@ def _read(run: Run, path: Path) -> np.ndarray:
         trim_db=data.trim_db,
         num_samples=data.num_samples,
     )
-    return np.asarray(raw_clip(jnp.asarray(pcm), length, run.config))
+    changes = []
+    if (rate := soundfile.info(path).samplerate) != data.sample_rate:
+        changes.append(f"resampled from {rate} to {data.sample_rate} Hz")
+    if length != data.num_samples:
+        verb = "cropped" if length > data.num_samples else "padded"
+        seconds = length / data.sample_rate
+        changes.append(f"{verb} from {seconds:.3g} to {data.clip_seconds:g} s")
+    return np.asarray(raw_clip(jnp.asarray(pcm), length, run.config)), changes
 
 
 def posteriors_of(run: Run) -> Posteriors:
@@ -328,13 +382,13 @@ def draws(mixture: Mixture, about, *, num: int, seed: int, temperature: float) -
     )
 
 
-def _given(latents: np.ndarray, about, stems, sources=None, seed=None) -> Plan:
+def _given(latents: np.ndarray, about, stems, each=None, seed=None) -> Plan:
     return Plan(
         num=len(latents),
         stems=stems,
         about={**about, "seed": seed, "temperature": None},
         latents=latents,
-        sources=sources,
+        each=each,
     )
 
 

@@ -3,11 +3,13 @@
 The device makes batch n + 1 while threads write batch n.
 """
 
+import dataclasses
 import io
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import generate
+from vaejax import generate, priors
 from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
+from vaejax.curation import Curation, Rules
 from vaejax.export.sheet import SheetWriter
 from vaejax.export.wav import (
     LATENTS,
@@ -33,6 +36,8 @@ from vaejax.signal import phase
 
 DEFAULT_BATCH = {"cpu": 32}
 DEFAULT_BATCH_ACCELERATOR = 512
+# Indices are uint32.
+MAX_DRAWS = 2**32
 
 
 class Made(NamedTuple):
@@ -41,6 +46,8 @@ class Made(NamedTuple):
     num: int
     sounds_per_second: float | None
     """From the second batch to the last byte; None where there is one batch, with compilation."""
+    curation: Curation | None
+    """What was rejected; None where nothing could be."""
 
 
 def write_sounds(
@@ -53,8 +60,9 @@ def write_sounds(
     subtype: str,
     batch_size: int | None,
     title: str,
+    rules: Rules | None = None,
 ) -> Made:
-    """Makes and writes every sound of a plan.
+    """Makes and writes every sound of a plan, or, under `rules`, as many as it finds.
 
     Raises:
       OSError: the folder is taken or cannot be written. What is complete is kept, with a manifest
@@ -66,7 +74,7 @@ def write_sounds(
         return f"{plan.stems(i)}.{suffix}"
 
     prepare_folder(out, overwrite=overwrite, names=map(name, range(plan.num)))
-    if plan.sources:  # only these have subfolders
+    if plan.each:  # only these have subfolders
         for folder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
             (out / folder).mkdir(parents=True, exist_ok=True)
 
@@ -89,13 +97,25 @@ def write_sounds(
         "step": run.step,
     }
 
-    def row(i: int, batch: dict[str, np.ndarray], j: int) -> dict[str, Any]:
-        extra = {} if plan.sources is None else {"source": plan.sources[i]}
+    curation = None
+    if rules is not None and rules.reject:
+        assert plan.prior is not None, "only draws can be chosen from"
+        about["curation"] = {k: v for k, v in dataclasses.asdict(rules).items() if v is not None}
+        density = jax.jit(jax.vmap(partial(priors.log_density, plan.prior)))
+        curation = Curation(
+            rules,
+            plan.num,
+            unit=neighbour_distance,
+            log_density=lambda z: generate.in_chunks(density, z, chunk),
+        )
+
+    def row(i: int, draw: int, batch: dict[str, np.ndarray], j: int) -> dict[str, Any]:
         return {
             "index": i,
+            **({"draw": draw} if curation else {}),
+            **(plan.each[i] if plan.each else {}),
             "file": name(i),
             "latent_row": i,
-            **extra,
             **about,
             "peak": round(float(batch["peak"][j]), 6),
             "rms_db": round(float(batch["rms_db"][j]), 3),
@@ -106,7 +126,7 @@ def write_sounds(
         }
 
     latents_path = out / f"{PARTIAL_PREFIX}{LATENTS}"
-    done, after_first = 0, 0.0
+    done, first, after_first = 0, 0, 0.0
     stopped: BaseException | None = None
     try:
         with (
@@ -125,29 +145,40 @@ def write_sounds(
             latents.write(_npy_header(plan.num, config.model.latent_dim))
             try:
                 with SoundWriter(config.data.sample_rate, subtype=subtype) as writer:
-                    for start, batch in _batches(run, plan, subtype=subtype, batch_size=batch_size):
-                        count = min(batch_size, plan.num - start)
-                        rows = [row(start + j, batch, j) for j in range(count)]
+                    batches = _batches(
+                        run,
+                        plan,
+                        num=None if curation else plan.num,
+                        subtype=subtype,
+                        batch_size=batch_size,
+                    )
+                    chosen = curation.accepted(batches) if curation else _all(batches, plan.num)
+                    for draws, batch in chosen:
+                        count = len(draws)
+                        rows = [row(done + j, int(draws[j]), batch, j) for j in range(count)]
                         # The sounds go last: one without its latent and its line would be lost
                         # to --overwrite, a line without its sound is dropped by _keep_complete.
-                        latents.write(batch["z"][:count].astype("<f4").tobytes())
+                        latents.write(batch["z"].astype("<f4").tobytes())
                         manifest.writelines(json.dumps(r) + "\n" for r in rows)
                         for j in range(count):
                             writer.submit(out / rows[j]["file"], batch["samples"][j])
-                        places = batch["map"][:count].tolist()
+                        places = batch["point"][:, :2].tolist()
                         shown = [{**r, "map": at} for r, at in zip(rows, places, strict=True)]
-                        sheet.add(shown, batch["thumbnail"][:count], batch["outline"][:count])
+                        sheet.add(shown, batch["thumbnail"], batch["outline"])
                         done += count
                         bar.update(count)
-                        if start == 0:
-                            after_first = time.perf_counter()
+                        if curation:
+                            bar.set_postfix_str(f"{curation.drawn} drawn")
+                        if not first:
+                            first, after_first = done, time.perf_counter()
             except KeyboardInterrupt as interrupt:
                 # What is complete stays usable: the manifest and the sheet are finished too.
                 stopped = interrupt
-                rows_written = latents.tell() - len(_npy_header(plan.num, config.model.latent_dim))
-                rows_written //= 4 * config.model.latent_dim
-                latents.seek(0)
-                latents.write(_npy_header(rows_written, config.model.latent_dim))
+            # Fewer than asked for: interrupted, or no more were found.
+            rows_written = latents.tell() - len(_npy_header(plan.num, config.model.latent_dim))
+            rows_written //= 4 * config.model.latent_dim
+            latents.seek(0)
+            latents.write(_npy_header(rows_written, config.model.latent_dim))
         os.replace(latents_path, out / LATENTS)
     except BaseException as error:
         latents_path.unlink(missing_ok=True)
@@ -158,15 +189,27 @@ def write_sounds(
     if stopped is not None:
         complete = _keep_complete(out)
         raise Interrupted(f"interrupted; {out} holds the {complete} sounds made until then")
-    if done <= batch_size:
-        return Made(done, None)
-    return Made(done, (done - batch_size) / (time.perf_counter() - after_first))
+    rate = (done - first) / (time.perf_counter() - after_first) if done > first else None
+    return Made(done, rate, curation)
+
+
+def _all(
+    batches: Iterable[tuple[int, dict[str, np.ndarray]]], num: int
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Indices [n] and outputs [n, ...] of `num` sounds: the last batch has more."""
+    for start, batch in batches:
+        count = min(len(batch["z"]), num - start)
+        yield np.arange(start, start + count), {k: v[:count] for k, v in batch.items()}
 
 
 def _batches(
-    run: Run, plan: Plan, *, subtype: str, batch_size: int
+    run: Run, plan: Plan, *, num: int | None, subtype: str, batch_size: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """(first index, outputs on the host), one batch ahead of the caller on the device."""
+    """(first index, outputs on the host), one batch ahead of the caller on the device.
+
+    `num` sounds, filled up to whole chunks; None for as many draws as there are indices.
+    """
+    num = MAX_DRAWS if num is None else num
     chunk = generate.chunk_size()
     decoder = generate.make_decoder(run.config, subtype)
     draw = generate.make_drawer()
@@ -189,13 +232,13 @@ def _batches(
         return decoder(run.instrument, latents_at(start), facts_at(start))
 
     def dispatch(start: int) -> list:
-        end = min(start + batch_size, plan.num)
+        end = min(start + batch_size, num)
         return [call(at) for at in range(start, end, chunk)]
 
     ahead = dispatch(0)
-    for start in range(0, plan.num, batch_size):
+    for start in range(0, num, batch_size):
         current = ahead
-        if start + batch_size < plan.num:
+        if start + batch_size < num:
             ahead = dispatch(start + batch_size)
         yield start, jax.tree.map(lambda *parts: np.concatenate(parts), *current)
 
