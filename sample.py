@@ -210,7 +210,7 @@ def sample(options: Options) -> None:
     seconds = time.time() - started
     rate = made.sounds_per_second
     print(
-        f"{made.num} sounds in {options.out} in {seconds:.1f} s"
+        f"{made.num} {'sound' if made.num == 1 else 'sounds'} in {options.out} in {seconds:.1f} s"
         + (f" ({rate:.0f} per second once compiled)" if rate else "")
         + f"; open {options.out}/index.html"
     )

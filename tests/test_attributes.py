@@ -125,8 +125,11 @@ def test_what_was_measured_is_kept_and_the_same_without(run, workdir, capsys):
     for name in attributes.Measured._fields:
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         np.testing.assert_array_equal(getattr(first, name), getattr(anew, name))
-    # Of other weights, it is not used.
+    # Of other weights or damaged, it is not used.
     attributes.measure_run(run._replace(fingerprint="another"), workdir)
+    assert "measuring 256 sounds" in capsys.readouterr().out
+    (workdir / "attributes.npz").write_bytes(b"no archive")
+    np.testing.assert_array_equal(attributes.measure_run(run, workdir).values, first.values)
     assert "measuring 256 sounds" in capsys.readouterr().out
 
 

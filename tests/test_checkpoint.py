@@ -1,5 +1,6 @@
 """The run folder: what is saved comes back bit for bit, and a broken one is explained."""
 
+import hashlib
 import json
 import shutil
 
@@ -164,6 +165,17 @@ def test_loading_twice_gives_the_same_run(trained):
     first, second = checkpoint.load_run(trained), checkpoint.load_run(str(trained))
     assert first.fingerprint == second.fingerprint
     equal(first.instrument, second.instrument)
+
+
+def test_fingerprint_is_of_the_stored_config_and_outlives_fields_added_later(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    path = tmp_path / "run/config.json"
+    stored = json.loads(path.read_text())
+    del stored["augment"]  # as a version wrote it that did not know the section yet
+    path.write_text(json.dumps(stored))
+    run = checkpoint.load_run(tmp_path / "run")
+    identity = json.dumps([stored, run.data["fingerprint"], run.step], sort_keys=True)
+    assert run.fingerprint == hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
 
 
 def test_fingerprint_follows_config_and_data(trained, tmp_path):

@@ -9,6 +9,7 @@ that was stored when it was trained. A label is the way from the mean of all oth
 
 import contextlib
 import math
+import zipfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,8 @@ from vaejax.config import Config
 # the run folder.
 NUM_SOUNDS = 512
 MEASURED = "attributes.npz"
+# One more whenever what is measured changes, or how.
+VERSION = 1
 # Below this share of the variance, a step is a shot in the dark.
 MIN_R2 = 0.05
 RIDGES = 10.0 ** np.arange(-2, 5)
@@ -174,10 +177,13 @@ def measure_run(run: Run, workdir: Path | None) -> Measured:
     """Measures NUM_SOUNDS of the training sounds, chosen evenly, and a step from each; where there
     are fewer, several steps from each."""
     path = None if workdir is None else workdir / MEASURED
-    if path is not None and path.exists():
-        with np.load(path, allow_pickle=False) as arrays:
-            if str(arrays["run"]) == run.fingerprint and list(arrays["names"]) == list(MEASURES):
-                return Measured(*(arrays[name] for name in Measured._fields))
+    identity = f"{VERSION} {run.fingerprint}"
+    # Of other weights, of another version or damaged, it is measured again.
+    with contextlib.suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):
+        if path is not None:
+            with np.load(path, allow_pickle=False) as arrays:
+                if str(arrays["identity"]) == identity:
+                    return Measured(*(arrays[name] for name in Measured._fields))
     posteriors = latents.posteriors_of(run)
     chosen = np.linspace(0, len(posteriors.means) - 1, NUM_SOUNDS).round().astype(int)
     means = posteriors.means[chosen]
@@ -195,10 +201,9 @@ def measure_run(run: Run, workdir: Path | None) -> Measured:
     )
     measured = Measured(here, steps, there - here)
     if path is not None:
-        arrays = {**measured._asdict(), "names": list(MEASURES), "run": run.fingerprint}
         # A run folder that may only be read is measured every time.
         with contextlib.suppress(OSError):
-            save_arrays(path, arrays)
+            save_arrays(path, {**measured._asdict(), "identity": identity})
     return measured
 
 

@@ -8,7 +8,8 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from vaejax import generate, paths, priors
 from vaejax.checkpoint import Posteriors, Run
+from vaejax.config import Config
 from vaejax.data import files
 from vaejax.matching import make_match
 from vaejax.priors import Mixture
@@ -222,25 +224,32 @@ def reconstruct(run: Run, path: Path) -> Plan:
         if not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
         sounds, root = [path], path.parent
-    chunk = generate.ENCODE_CHUNK
     means, names = [], []
-    waiting: list[np.ndarray] = []
     changed: Counter[str] = Counter()
-    for sound in tqdm(sounds, desc="Encoding", unit="sound", disable=len(sounds) < chunk):
-        name = sound.relative_to(root).as_posix()
-        try:
-            waveform, changes = _read(run, sound)
-        except files.UnusableSound as error:
-            tqdm.write(f"left out {name}: {error}")
-            continue
-        waiting.append(waveform)
-        names.append(name)
-        changed.update(change.split()[0] for change in changes)
-        if len(waiting) == chunk:
-            means.append(encode_clips(run, np.stack(waiting))[0])
-            waiting = []
-    if waiting:
-        means.append(encode_clips(run, np.stack(waiting))[0])
+    chunk = generate.ENCODE_CHUNK
+    encode = encoder(run)
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(sounds), desc="Encoding", unit="sound", disable=len(sounds) < chunk) as bar,
+    ):
+        for start in range(0, len(sounds), chunk):
+            some = sounds[start : start + chunk]
+            waveforms = []
+            for sound, result in zip(some, pool.map(partial(_try_read, run), some), strict=True):
+                name = sound.relative_to(root).as_posix()
+                if isinstance(result, files.UnusableSound):
+                    tqdm.write(f"left out {name}: {result}")
+                    continue
+                waveform, changes = result
+                waveforms.append(waveform)
+                names.append(name)
+                changed.update(change.split()[0] for change in changes)
+            if waveforms:
+                filled = np.zeros((chunk, run.config.data.num_samples), np.float32)
+                filled[: len(waveforms)] = waveforms
+                # Not waited for: the next files are read meanwhile.
+                means.append(encode(filled)[0][: len(waveforms)])
+            bar.update(len(some))
     if not names:
         raise ValueError(f"no usable sound in {path}")
     if changed:
@@ -297,9 +306,13 @@ def encode_file(run: Run, path: Path):
 
 def encode_clips(run: Run, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Posterior means and logvars, [num, latent_dim] each, of clips [num, num_samples]."""
-    params, fitted = run.instrument.params, run.instrument.fitted
-    encode = partial(generate.make_encoder(run.config), params, fitted)
-    return generate.in_chunks(encode, waveforms, generate.ENCODE_CHUNK)
+    return generate.in_chunks(encoder(run), waveforms, generate.ENCODE_CHUNK)
+
+
+def encoder(run: Run) -> Callable[[Any], Any]:
+    """Waveforms [ENCODE_CHUNK, num_samples] to posterior means and logvars, in one program."""
+    encode = generate.make_encoder(run.config)
+    return partial(encode, run.instrument.params, run.instrument.fitted)
 
 
 def read_file(run: Run, path: Path) -> np.ndarray:
@@ -335,6 +348,14 @@ def _spread(run: Run):
     return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
 
 
+def _try_read(run: Run, path: Path) -> tuple[np.ndarray, list[str]] | files.UnusableSound:
+    """`_read`, with the reason why it cannot be read as a value."""
+    try:
+        return _read(run, path)
+    except files.UnusableSound as error:
+        return error
+
+
 def _read(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
     """A file as the clip that training would have made of it, [num_samples] float32, and what had
     to be changed for it."""
@@ -353,7 +374,12 @@ def _read(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
         verb = "cropped" if length > data.num_samples else "padded"
         seconds = length / data.sample_rate
         changes.append(f"{verb} from {seconds:.3g} to {data.clip_seconds:g} s")
-    return np.asarray(raw_clip(jnp.asarray(pcm), length, run.config)), changes
+    return np.asarray(_cut(run.config)(pcm, length)), changes
+
+
+@lru_cache
+def _cut(config: Config):
+    return jax.jit(partial(raw_clip, config=config))
 
 
 def posteriors_of(run: Run) -> Posteriors:

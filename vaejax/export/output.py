@@ -78,8 +78,13 @@ def write_sounds(
         for folder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
             (out / folder).mkdir(parents=True, exist_ok=True)
 
+    curated = rules is not None and rules.reject
     chunk = generate.chunk_size()
     default = DEFAULT_BATCH.get(jax.default_backend(), DEFAULT_BATCH_ACCELERATOR)
+    if curated:
+        default = (
+            chunk  # What is drawn in vain, after the last that is kept, is at most two batches.
+        )
     batch_size = -(-(batch_size or min(default, plan.num)) // chunk) * chunk
     train_files = [row["file"] for row in run.data["files"] if row["split"] == "train"]
     neighbour_distance = float(run.instrument.embedding.median_neighbour)
@@ -98,7 +103,8 @@ def write_sounds(
     }
 
     curation = None
-    if rules is not None and rules.reject:
+    if curated:
+        assert rules is not None
         assert plan.prior is not None, "only draws can be chosen from"
         about["curation"] = {k: v for k, v in dataclasses.asdict(rules).items() if v is not None}
         density = jax.jit(jax.vmap(partial(priors.log_density, plan.prior)))
