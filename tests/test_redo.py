@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaejax import checkpoint, redo
+from vaejax import checkpoint, conditions, redo
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,18 @@ def test_a_starred_list_in_the_folder_names_its_sounds(sample, run, first, tmp_p
         redo.read(write(copy, run="another"), [])
     with pytest.raises(ValueError, match="has no sound 99"):
         redo.read(write(copy, sounds=[{"index": 99, "file": "00099.wav"}]), [])
+
+
+def test_what_the_model_was_told_is_told_again_to_the_last_digit(run, first):
+    facts = np.array([[1, 60.1], [np.nan, 61.25]], np.float32)
+    listed = [[None if np.isnan(x) else x for x in row] for row in facts.tolist()]
+    rows = [{**row, "facts": f} for row, f in zip(manifest(first), listed, strict=False)]
+    original = redo.Original(first / "manifest.jsonl", json.loads(json.dumps(rows)))
+    able = run._replace(vocabulary=conditions.Vocabulary(labels=("bass", "bell"), pitch=True))
+    plan = redo.plan(able, original, temperature=None, workdir=first)
+    np.testing.assert_array_equal(plan.facts(np.arange(2)), facts)
+    # The last chunk is filled up.
+    assert plan.facts(np.arange(16)).shape == (16, 2)
 
 
 # What is refused

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import descriptors, generate, latents, priors
+from vaejax import conditions, descriptors, generate, latents, priors
 from vaejax.checkpoint import Posteriors, Run, save_arrays
 from vaejax.config import Config
 
@@ -189,11 +189,12 @@ def measure_run(run: Run, workdir: Path | None) -> Measured:
     means = posteriors.means[chosen]
     steps = np.random.default_rng(0).standard_normal(means.shape)
     decoder = generate.make_decoder(run.config, "FLOAT")
+    untold = conditions.nothing(run.vocabulary, generate.chunk_size())
     measures = jax.jit(jax.vmap(partial(measure, config=run.config)))
     print(f"measuring {2 * NUM_SOUNDS} sounds for the attributes, once per run", flush=True)
     here, there = (
         generate.in_chunks(
-            lambda rows: measures(decoder(run.instrument, rows)["samples"]),
+            lambda rows: measures(decoder(run.instrument, rows, untold)["samples"]),
             points.astype(np.float32),
             generate.chunk_size(),
         ).astype(np.float64)

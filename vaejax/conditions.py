@@ -96,6 +96,11 @@ def facts_of(told: Vocabulary, rows: Sequence[dict[str, Any]]) -> np.ndarray:
     return np.array(columns, np.float32).T.reshape(len(rows), told.num_facts)
 
 
+def nothing(told: Vocabulary, num: int) -> np.ndarray:
+    """Facts [num, num_facts] of sounds of which nothing is told."""
+    return np.full((num, told.num_facts), np.nan, np.float32)
+
+
 def num_labels(condition: configs.Condition, condition_dim: int) -> int:
     """Labels in a condition of some width."""
     return condition_dim - NUM_KEYS * condition.pitch - 2 * len(condition.factors)

@@ -370,7 +370,8 @@ def _read(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
     changes = []
     if (rate := soundfile.info(path).samplerate) != data.sample_rate:
         changes.append(f"resampled from {rate} to {data.sample_rate} Hz")
-    if length != data.num_samples:
+    # Some milliseconds come and go with the trim and with resampling.
+    if abs(length - data.num_samples) > 5e-3 * data.sample_rate:
         verb = "cropped" if length > data.num_samples else "padded"
         seconds = length / data.sample_rate
         changes.append(f"{verb} from {seconds:.3g} to {data.clip_seconds:g} s")

@@ -5,6 +5,7 @@ gone, is drawn again with its key. The manifest says how it was inverted and wri
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import attributes, generate, latents
+from vaejax import attributes, conditions, generate, latents, told
 from vaejax.checkpoint import Run
 from vaejax.export.wav import LATENTS, MANIFEST
 from vaejax.latents import Plan
@@ -103,6 +104,7 @@ def plan(run: Run, original: Original, *, temperature: float | None, workdir: Pa
     stored = None if redrawn else _stored(run, original)
     if stored is None:
         stored = _drawn(run, original, temperature=temperature, workdir=workdir)
+    facts = _facts(run, original)
     stems = [os.path.splitext(row["file"])[0] for row in original.rows]
     return Plan(
         num=len(stored),
@@ -110,7 +112,17 @@ def plan(run: Run, original: Original, *, temperature: float | None, workdir: Pa
         about={},
         latents=stored,
         each=[{**row, **changes} for row in original.rows],
+        facts=lambda indices: facts[np.minimum(indices, len(facts) - 1)],
     )
+
+
+def _facts(run: Run, original: Original) -> np.ndarray:
+    """What the model was told of each sound, [num, num_facts]."""
+    facts = conditions.nothing(run.vocabulary, len(original.rows))
+    for i, row in enumerate(original.rows):
+        if row.get("facts"):
+            facts[i] = [math.nan if fact is None else fact for fact in row["facts"]]
+    return facts
 
 
 def _stored(run: Run, original: Original) -> np.ndarray | None:
@@ -132,20 +144,25 @@ def _drawn(run: Run, original: Original, *, temperature: float | None, workdir: 
     drawer = generate.make_drawer()
     rows = []
     for row in original.rows:
-        kind = json.dumps([row.get(k) for k in ("prior", "label", "attribute")])
+        told_of = bool(row.get("facts"))
+        kind = json.dumps([told_of, *(row.get(k) for k in ("prior", "label", "attribute"))])
         if kind not in densities:
             densities[kind] = _density(run, row, original, workdir)
         warmth = jnp.float32(row["temperature"] if temperature is None else temperature)
         density, key = densities[kind], jax.random.key(row["seed"])
-        index = np.full(generate.chunk_size(), row.get("draw", row["index"]), np.uint32)
+        # A draw is played at so many keys.
+        draw = row.get("draw", row["index"]) // row.get("multisample", 1)
+        index = np.full(generate.chunk_size(), draw, np.uint32)
         rows.append(np.asarray(drawer(density, key, index, warmth)[0]))
     return np.stack(rows)
 
 
 def _density(run: Run, row: dict[str, Any], original: Original, workdir: Path) -> Mixture:
     """What a sound was drawn from."""
-    kind = row.get("prior")
-    if kind in ("aggregate", "standard"):
+    kind = row.get("prior") if row.get("seed") is not None else None
+    if row.get("facts") and kind in ("told", "label"):
+        density = told.density(run, row.get("label") if kind == "label" else None)
+    elif kind in ("aggregate", "standard"):
         density = latents.prior_density(run, kind)
     elif kind == "label":
         density = latents.label_density(run, row["label"])
@@ -157,7 +174,7 @@ def _density(run: Run, row: dict[str, Any], original: Original, workdir: Path) -
         )
     else:
         raise ValueError(
-            f"sound {row['index']} was not drawn (its prior is {kind!r})"
+            f"sound {row['index']} was not drawn (its prior is {row.get('prior')!r})"
             + (
                 ", so it has no temperature"
                 if _has_latents(original)

@@ -16,7 +16,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import checkpoint, generate, latents
+from vaejax import checkpoint, conditions, generate, latents
 from vaejax.checkpoint import Run
 
 
@@ -110,7 +110,7 @@ class Synthesizer(Run):
         """
         points, one = self._batch(z, "z", self.config.model.latent_dim)
         decoder = generate.make_decoder(self.config, "FLOAT")
-        told = np.full((generate.chunk_size(), self.vocabulary.num_facts), np.nan, np.float32)
+        told = conditions.nothing(self.vocabulary, generate.chunk_size())
         waveforms = generate.in_chunks(
             lambda rows: decoder(self.instrument, rows, told)["samples"],
             points,

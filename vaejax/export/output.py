@@ -6,6 +6,7 @@ The device makes batch n + 1 while threads write batch n.
 import dataclasses
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import generate, priors
+from vaejax import conditions, generate, priors
 from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
@@ -115,10 +116,13 @@ def write_sounds(
             log_density=lambda z: generate.in_chunks(density, z, chunk),
         )
 
-    def row(i: int, draw: int, batch: dict[str, np.ndarray], j: int) -> dict[str, Any]:
+    def row(i: int, draw: int, told: np.ndarray | None, batch, j: int) -> dict[str, Any]:
+        # All digits of what the model was told: it takes them to make the sound again.
+        facts = [] if told is None else [None if math.isnan(x) else x for x in told[j].tolist()]
         return {
             "index": i,
             **({"draw": draw} if curation else {}),
+            **({"facts": facts} if facts else {}),
             **(plan.each[i] if plan.each else {}),
             "file": name(i),
             "latent_row": i,
@@ -161,7 +165,8 @@ def write_sounds(
                     chosen = curation.accepted(batches) if curation else _all(batches, plan.num)
                     for draws, batch in chosen:
                         count = len(draws)
-                        rows = [row(done + j, int(draws[j]), batch, j) for j in range(count)]
+                        told = None if plan.facts is None else plan.facts(draws)
+                        rows = [row(done + j, int(draws[j]), told, batch, j) for j in range(count)]
                         # The sounds go last: one without its latent and its line would be lost
                         # to --overwrite, a line without its sound is dropped by _keep_complete.
                         latents.write(batch["z"].astype("<f4").tobytes())
@@ -231,7 +236,7 @@ def _batches(
 
     def facts_at(start: int) -> np.ndarray:
         if plan.facts is None:
-            return np.full((chunk, run.vocabulary.num_facts), np.nan, np.float32)
+            return conditions.nothing(run.vocabulary, chunk)
         return plan.facts(np.arange(start, start + chunk))
 
     def call(start: int):
