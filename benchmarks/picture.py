@@ -1,6 +1,9 @@
-"""The README's picture: held-out sounds, their reconstructions, and new sounds of a run.
+"""The README's picture and its sounds: held-out sounds, their reconstructions, new sounds of a run.
 
-python -m benchmarks.picture --workdir runs/default --out docs/first-sounds.png
+    python -m benchmarks.picture --workdir runs/default
+
+Writes docs/first-sounds.png and, for each of its three rows, one FLAC file with the sounds of that
+row from left to right.
 """
 
 from dataclasses import dataclass
@@ -8,12 +11,21 @@ from pathlib import Path
 
 import tyro
 
+ROWS = ("held-out", "reconstructed", "new")
+HEIGHT, WIDTH = 128, 160  # pixels of one spectrogram
+PEAK_DB = -1.0
+
 
 @dataclass(frozen=True)
 class Options:
+    """What to draw."""
+
     workdir: Path = Path("runs/default")
+    """A finished run; its sounds must still be where they were."""
     out: Path = Path("docs/first-sounds.png")
+    """The picture; the sounds go beside it, under its name and the row's."""
     columns: int = 6
+    """Sounds in a row."""
 
 
 def main(options: Options) -> None:
@@ -21,6 +33,7 @@ def main(options: Options) -> None:
 
     import jax
     import numpy as np
+    import soundfile
 
     from vaejax import checkpoint, evaluation, generate, picture
     from vaejax.data import sounds
@@ -34,27 +47,36 @@ def main(options: Options) -> None:
     count = generate.chunk_size()
     program = generate.make_generator(config, "FLOAT")
     new = program(run.instrument, jax.random.key(0), np.arange(count, dtype=np.uint32), 1.0)
+    rows = [np.asarray(row)[: options.columns] for row in (before, after, new["samples"])]
 
-    def row(waveforms) -> np.ndarray:
+    def strip(waveforms) -> np.ndarray:
         images = [
             picture.spectrogram_image(
-                picture.spectrum_db(np.asarray(w), n_fft=2048, hop_length=512),
+                picture.spectrum_db(w, n_fft=2048, hop_length=512),
                 sample_rate=config.data.sample_rate,
-                height=128,
-                width=160,
+                height=HEIGHT,
+                width=WIDTH,
             )
-            for w in waveforms[: options.columns]
+            for w in waveforms
         ]
-        gap = np.full((128, 4, 3), 255, np.uint8)
+        gap = np.full((HEIGHT, 4, 3), 255, np.uint8)
         return np.concatenate([part for image in images for part in (image, gap)][:-1], axis=1)
 
-    rows = [row(before), row(after), row(new["samples"])]
-    thin = np.full((3, rows[0].shape[1], 3), 255, np.uint8)
-    thick = np.full((14, rows[0].shape[1], 3), 255, np.uint8)
-    image = np.concatenate([rows[0], thin, rows[1], thick, rows[2]])
+    strips = [strip(row) for row in rows]
+    thin = np.full((3, strips[0].shape[1], 3), 255, np.uint8)
+    thick = np.full((14, strips[0].shape[1], 3), 255, np.uint8)
+    image = np.concatenate([strips[0], thin, strips[1], thick, strips[2]])
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_bytes(picture.png_bytes(image))
     print(f"wrote {options.out}")
+    # One gain for a sound and its reconstruction: they are compared at the level they have.
+    peaks = [np.abs(row).max(axis=1, keepdims=True) for row in rows]
+    pair_peaks = np.maximum(peaks[0], peaks[1])
+    for name, row, peak in zip(ROWS, rows, (pair_peaks, pair_peaks, peaks[2]), strict=True):
+        path = options.out.with_name(f"{options.out.stem}-{name}.flac")
+        waveform = (row * (10 ** (PEAK_DB / 20) / peak)).reshape(-1)
+        soundfile.write(path, waveform, config.data.sample_rate, subtype="PCM_16")
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":
