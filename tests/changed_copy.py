@@ -1,0 +1,76 @@
+"""What copies of the package compute, for test_docs.py: one JSON line per copy.
+
+    python tests/changed_copy.py COPY [COPY ...]
+
+Imports `vaejax` from each copy in turn and takes the gradient of the loss of two clips, one
+operation at a time: what one copy has compiled the next one finds, which whole programs would not.
+"""
+
+import json
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SIZES = {"n_fft": 64, "hop_length": 16}
+
+
+def measure(root: str) -> dict[str, float | list[float]]:
+    """Figures of the copy in the folder `root`."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vaejax"]:
+        del sys.modules[name]
+    sys.path.insert(0, root)
+    from vaejax import features, objectives
+    from vaejax.config import Config, Data, Features, Model
+    from vaejax.models import create_model, linear
+
+    assert objectives.__file__.startswith(root), objectives.__file__
+    sys.path.pop(0)
+
+    config = Config(
+        data=Data(sample_rate=8000, clip_seconds=0.032),
+        features=Features(**SIZES),
+        model=Model(latent_dim=4, width=8, num_stages=1, num_directions=6, dense_width=8),
+    )
+    exponent = config.features.exponent
+    rng = np.random.default_rng(0)
+    t = np.arange(config.data.num_samples) / config.data.sample_rate
+    waveforms = jnp.asarray(
+        [np.sin(2 * np.pi * hz * t) * np.exp(-9 * t) for hz in rng.uniform(200, 2000, 8)],
+        jnp.float32,
+    )
+    one = features.Statistics(jnp.zeros(config.features.num_bins), jnp.ones(()))
+    to_spectrogram = partial(features.spectrogram, statistics=one, exponent=exponent, **SIZES)
+    x = jax.jit(jax.vmap(to_spectrogram))(waveforms)
+    back = features.magnitude(x[0], one, n_fft=SIZES["n_fft"], exponent=exponent)
+    again = features.compressed_magnitude(waveforms[0], exponent=exponent, **SIZES)
+
+    path = linear.fit(x, latent_dim=4, num_directions=6)
+    model = create_model(config)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x[0], path)["params"]
+    # Corrections are zero at the start, where a change of theirs would not show.
+    params = jax.tree.map(
+        lambda s: jnp.asarray(0.1 * rng.standard_normal(s.shape), s.dtype), shapes
+    )
+    keys = jax.random.split(jax.random.key(1), 2)
+    loss_of = partial(objectives.batch_loss, model=model, beta=1.0)
+    (loss, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(params, x[:2], path, keys)
+    norm = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))))
+    betas = [objectives.beta_at(jnp.asarray(s), beta=1.0, warmup_steps=4) for s in range(9)]
+    return {
+        "loss": float(loss),
+        "kl": float(jnp.mean(terms["kl"])),
+        "grad_norm": norm,
+        "largest_mean": float(jnp.max(jnp.abs(terms["mean"]))),
+        "weights": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "betas": [float(beta) for beta in betas],
+        "spectrogram": float(jnp.sum(again)),
+        "magnitude": float(jnp.sum(back)),
+    }
+
+
+if __name__ == "__main__":
+    for copy in sys.argv[1:]:
+        print(json.dumps(measure(copy)), flush=True)
