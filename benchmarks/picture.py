@@ -35,19 +35,18 @@ def main(options: Options) -> None:
     import numpy as np
     import soundfile
 
-    from vaejax import checkpoint, evaluation, generate, picture
+    import vaejax
+    from vaejax import evaluation, picture
     from vaejax.data import sounds
 
-    run = checkpoint.load_run(options.workdir)
+    run = vaejax.load(options.workdir)
     train = dataclasses.replace(run.config.train, board_clips=options.columns)
     config = dataclasses.replace(run.config, train=train)
     dataset = sounds.load(config)
     evaluate = evaluation.make_evaluate(config, dataset, run.instrument.fitted)
     before, after = evaluate(run.instrument.params)[2]
-    count = generate.chunk_size()
-    program = generate.make_generator(config, "FLOAT")
-    new = program(run.instrument, jax.random.key(0), np.arange(count, dtype=np.uint32), 1.0)
-    rows = [np.asarray(row)[: options.columns] for row in (before, after, new["samples"])]
+    new = run.sample(jax.random.key(0), options.columns)
+    rows = [np.asarray(row)[: options.columns] for row in (before, after, new)]
 
     def strip(waveforms) -> np.ndarray:
         images = [

@@ -1,4 +1,11 @@
-"""vaejax: a folder of sounds in, a variational autoencoder trained in JAX, new sounds out."""
+"""vaejax: a folder of sounds in, a variational autoencoder trained in JAX, new sounds out.
+
+- To play a trained run: `load`, which gives a `vaejax.synthesizer.Synthesizer`.
+- The loss, for one example: `vaejax.objectives`. The model: `vaejax.models`.
+- What the model sees of a sound, and back: `vaejax.features`; phase recovery: `vaejax.signal.phase`.
+- The training step: `vaejax.training`. From a key to a sound: `vaejax.generate`.
+- Every setting with its default: `vaejax.config`.
+"""
 
 import os
 from typing import TYPE_CHECKING
@@ -14,7 +21,8 @@ def load(workdir: "str | os.PathLike[str]") -> "Synthesizer":
     needs. `vaejax.generate` has the pure JAX functions of one example.
 
     Raises:
-      FileNotFoundError: there is no run in it. ValueError: it is of another version.
+      FileNotFoundError: there is no run in it.
+      ValueError: it is of another version.
     """
     # Imported here: `import vaejax` alone should not start JAX.
     from vaejax import synthesizer
