@@ -47,16 +47,19 @@ def measure(root: str) -> dict[str, float | list[float]]:
     back = features.magnitude(x[0], one, n_fft=SIZES["n_fft"], exponent=exponent)
     again = features.compressed_magnitude(waveforms[0], exponent=exponent, **SIZES)
 
-    path = linear.fit(x, latent_dim=4, num_directions=6)
+    path = linear.fit(x, jnp.zeros((len(x), 0)), latent_dim=4, num_directions=6)
     model = create_model(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x[0], path)["params"]
+    conditions = jnp.zeros((2, 0))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x[0], conditions[0], path)["params"]
     # Corrections are zero at the start, where a change of theirs would not show.
     params = jax.tree.map(
         lambda s: jnp.asarray(0.1 * rng.standard_normal(s.shape), s.dtype), shapes
     )
     keys = jax.random.split(jax.random.key(1), 2)
     loss_of = partial(objectives.batch_loss, model=model, beta=1.0)
-    (loss, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(params, x[:2], path, keys)
+    (loss, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(
+        params, x[:2], conditions, path, keys
+    )
     norm = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))))
     betas = [objectives.beta_at(jnp.asarray(s), beta=1.0, warmup_steps=4) for s in range(9)]
     return {

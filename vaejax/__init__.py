@@ -2,7 +2,7 @@
 
 - To play a trained run: `load`, which gives a `vaejax.synthesizer.Synthesizer`.
 - The loss, for one example: `vaejax.objectives`. The model: `vaejax.models`.
-- What the model sees of a sound, and back: `vaejax.features`; phase recovery: `vaejax.signal.phase`.
+- What the model sees of a sound, and back: `vaejax.features`. Phases: `vaejax.signal.phase`.
 - The training step: `vaejax.training`. From a key to a sound: `vaejax.generate`.
 - Every setting with its default: `vaejax.config`.
 """
