@@ -123,6 +123,8 @@ def train(config: Config, workdir: Path) -> None:
     run_steps, steps_in = training.make_steps(config, dataset, fitted)
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
     board = tensorboard.Board(workdir, config, step)
+    board_names = [dataset.corpus.names[row] for row in dataset.held_out_rows]
+    board_names = board_names[: config.train.board_clips]
     log = _open_log(workdir / "metrics.jsonl", step)
     stop = _StopSignals()
 
@@ -133,18 +135,21 @@ def train(config: Config, workdir: Path) -> None:
 
     def measure(at: int) -> dict[str, float]:
         """Evaluates, keeps the weights if they are the best so far, returns the best's figures."""
-        values, kl_per_dim, pairs, draws = evaluate(state.ema)
+        values, latent, (inputs, outputs), draws = evaluate(state.ema)
         record("held_out", at, values)
-        board.latent("held_out", at, kl_per_dim)
-        board.pairs(at, *pairs)
+        board.latent("held_out", at, latent)
+        board.pairs(at, inputs, outputs, board_names)
         board.draws(at, draws)
         held_out.update(values)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the held-out loss is not finite at step {at}")
         if values["loss"] < best["loss"]:
             checkpoints.save_best(at, state.ema)
-            return {"step": at, **values}
-        return best
+            reached = {"step": at, **values}
+        else:
+            reached = best
+        board.advice(at, diagnostics.advice(at, values, reached, config.model.latent_dim))
+        return reached
 
     held_out: dict[str, float] = {}
     bar = tqdm(
@@ -186,12 +191,12 @@ def train(config: Config, workdir: Path) -> None:
                 mean = {k: np.mean([np.asarray(m[k]) for m in pending], 0) for k in pending[0]}
                 now = time.perf_counter()
                 clips = len(pending) * steps_in * config.train.batch_size
-                values = tensorboard.summary(mean)
+                values = tensorboard.scalar_values(mean)
                 values["clips_per_second"] = clips / (now - clock - pause)
                 values["active_units"] = diagnostics.active_units(mean["mean_variance"])
                 clock, pause, pending = now, 0.0, []
                 record("train", step, values)
-                board.latent("train", step, mean["kl_per_dim"])
+                board.latent("train", step, {"kl_per_dim": mean["kl_per_dim"]})
                 bar.set_postfix_str(_postfix(values, held_out))
 
             begun = time.perf_counter()
@@ -208,7 +213,10 @@ def train(config: Config, workdir: Path) -> None:
             if stopping and not is_last:
                 checkpoints.save_last(state, best)
                 break
+        if step == config.train.num_steps:
+            board.finish(best)
     finally:
+        stop.restore()
         checkpoints.wait()
         bar.close()
         log.close()
@@ -232,11 +240,25 @@ def train(config: Config, workdir: Path) -> None:
 
 def _fit_prior(checkpoints, fitted, dataset, config: Config, workdir: Path) -> int:
     """Fits and saves the prior of the best weights, which need not be the last; their step."""
-    from vaejax import checkpoint, evaluation
+    import numpy as np
+
+    from vaejax import checkpoint, evaluation, tensorboard
 
     step, params = checkpoints.restore_best(config, dataset.told.condition_dim)
     untold, told = evaluation.fit_prior(params, fitted, dataset, config)
     checkpoint.save_prior(workdir, untold, told, step)
+    posteriors = untold.posteriors
+    num = len(posteriors.rows)
+    shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
+    rows = posteriors.rows[shown]
+    files = json.loads((workdir / "data.json").read_text())["files"]
+    tensorboard.save_projector(
+        workdir,
+        posteriors.means[shown],
+        [files[row] for row in rows],
+        evaluation.thumbnails(dataset, rows, config),
+        step,
+    )
     return step
 
 
@@ -245,8 +267,13 @@ class _StopSignals:
 
     def __init__(self) -> None:
         self.requested = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        self.before = {number: signal.signal(number, self._handle) for number in numbers}
+
+    def restore(self) -> None:
+        """Leaves the signals to whom they belonged before: a notebook lives on after training."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _handle(self, number, frame) -> None:
         if self.requested:

@@ -1,4 +1,6 @@
-"""What tells a researcher whether the latent is alive."""
+"""What tells a researcher whether the latent is alive, and what to do where it is not."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -33,3 +35,27 @@ def collapse_warning(kl: float, units: int, latent_dim: int) -> str | None:
             f"or save work with --model.latent_dim {max(2 * units, 2)}"
         )
     return None
+
+
+def advice(
+    step: int, held_out: Mapping[str, float], best: Mapping[str, float], latent_dim: int
+) -> str:
+    """What an evaluation says about a run, in a sentence or two.
+
+    Args:
+      step: of the evaluation. held_out: its figures.
+      best: step and loss of the best evaluation so far, this one included.
+      latent_dim: dimensions of z.
+    """
+    units, kl = int(held_out["active_units"]), held_out["kl"]
+    text = collapse_warning(kl, units, latent_dim) or (
+        f"the latent is alive: {units} of {latent_dim} dimensions are in use, KL is {kl:.4g} nats "
+        "per sound"
+    )
+    if best["step"] < step:
+        text += (
+            f"; the held-out loss was best at step {int(best['step'])} ({best['loss']:.6g}, now "
+            f"{held_out['loss']:.6g}), and the weights of that step are kept: where it goes on "
+            "rising, the model is learning the training sounds by heart"
+        )
+    return text

@@ -45,10 +45,11 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
     """Compiles the evaluation of a set of weights.
 
     Returns:
-      evaluate(params) -> (values, kl_per_dim, pairs, draws). values: loss, recon, kl in nats per
-      sound, active_units, and mel_l1_db and lsd_db of the audio after inversion; kl_per_dim
-      [latent_dim]; pairs: the same few sounds and their reconstructions, [num, num_samples] each;
-      draws: a few new sounds [num, num_samples], from a Gaussian fitted to the held-out posteriors.
+      evaluate(params) -> (values, latent, pairs, draws). values: loss, recon, kl in nats per
+      sound, active_units, and mel_l1_db and lsd_db of the audio after inversion; latent:
+      kl_per_dim [latent_dim], and the posteriors' mean and std [num, latent_dim]; pairs: the same
+      few sounds and their reconstructions, [num, num_samples] each; draws: a few new sounds [num,
+      num_samples], from a Gaussian fitted to the held-out posteriors.
     """
     rows = sounds.held_out_rows[: config.train.eval_clips]
     audio_rows = rows[:AUDIO_CLIPS]
@@ -115,7 +116,12 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         new = sounds_of(
             params, drawn.astype(np.float32), np.resize(facts, (NUM_DRAWS, facts.shape[1]))
         )
-        return values, measured["kl_per_dim"].mean(0), pairs, new
+        latent = {
+            "kl_per_dim": measured["kl_per_dim"].mean(0),
+            "mean": means,
+            "std": np.sqrt(variances),
+        }
+        return values, latent, pairs, new
 
     return evaluate
 
@@ -132,6 +138,20 @@ def fit_embedding(sounds: Sounds, config: Config) -> Embedding:
         return jax.vmap(one)(clips, lengths)
 
     return metrics.fit_embedding(over_rows(pooled, sounds, sounds.train_rows))
+
+
+def thumbnails(sounds: Sounds, rows: np.ndarray, config: Config) -> np.ndarray:
+    """Square grey spectrograms of clips, [len(rows), size, size] uint8."""
+
+    @jax.jit
+    def small(clips, lengths, facts, rows):
+        def one(pcm, length):
+            waveform = training.raw_clip(pcm, length, config)
+            return generate.thumbnail(waveform, config=config, width=generate.THUMBNAIL_HEIGHT)
+
+        return jax.vmap(one)(clips, lengths)
+
+    return over_rows(small, sounds, rows)
 
 
 def fit_prior(

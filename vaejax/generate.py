@@ -121,15 +121,19 @@ def describe(waveform, embedding: Embedding, *, config: Config):
     }
 
 
-def thumbnail(waveform, *, config: Config):
-    """A small grey spectrogram of a clip [num_samples], low frequencies in the last row."""
+def thumbnail(waveform, *, config: Config, width: int = THUMBNAIL_WIDTH):
+    """A small grey spectrogram of a clip [num_samples], low frequencies in the last row.
+
+    Returns:
+      [THUMBNAIL_HEIGHT, width] uint8.
+    """
     n_fft, hop_length = config.features.n_fft, config.features.hop_length
     spectrum = jnp.abs(stft(waveform, n_fft=n_fft, hop_length=hop_length)) * (4.0 / n_fft)
     level = 20 * jnp.log10(jnp.maximum(spectrum, 10 ** (THUMBNAIL_FLOOR_DB / 20)))
     rows = picture.frequency_weights(
         config.features.num_bins, THUMBNAIL_HEIGHT, sample_rate=config.data.sample_rate
     )
-    columns = picture.time_weights(level.shape[0], THUMBNAIL_WIDTH)
+    columns = picture.time_weights(level.shape[0], width)
     small = (jnp.asarray(columns) @ level @ jnp.asarray(rows)).T[::-1]
     level = jnp.round(jnp.clip(1 - small / THUMBNAIL_FLOOR_DB, 0, 1) * (THUMBNAIL_LEVELS - 1))
     return (level * (256 // THUMBNAIL_LEVELS)).astype(jnp.uint8)
