@@ -139,8 +139,10 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(template._asdict()), best=ocp.args.JsonRestore()
             ),
         )
-        # Copies: the step donates its state, and what orbax returns may be shared.
-        state = jax.tree.map(jnp.array, TrainState(**restored["state"]))
+        # Copies: the step donates its state, and what orbax returns may be shared. By way of the
+        # host: what orbax returns is bound to its device, and a step on such arrays is another
+        # program, which every resumed run would compile anew.
+        state = jax.tree.map(lambda x: jnp.array(np.asarray(x)), TrainState(**restored["state"]))
         return state, restored["best"]
 
     def restore_best(self, config: Config, condition_dim: int) -> tuple[int, Any]:
