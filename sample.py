@@ -137,6 +137,8 @@ def _usage_problem(options: Options) -> str | None:
         return f"--seed {options.seed} must lie in [0, 2^32)"
     if options.spread < 0 or (options.temperature is not None and options.temperature < 0):
         return "--temperature and --spread must not be negative"
+    if options.temperature is not None and mode not in (None, *DRAWING, "redo"):
+        return f"--temperature is a spread of draws, and what is made with --{mode} is given"
     if options.iterations is not None and options.iterations < 0:
         return f"--iterations {options.iterations} must not be negative"
     if options.batch_size is not None and options.batch_size < 1:
@@ -282,11 +284,11 @@ def _as_before(options: Options, original: "Original") -> Options:
         options = replace(options, inversion=original.setting("inversion"))
         if options.iterations is None:
             options = replace(options, iterations=original.setting("iterations"))
-    return replace(
-        options,
-        format=options.format or original.format,
-        subtype=options.subtype or original.setting("subtype"),
-    )
+    form = options.format or original.format
+    subtype = options.subtype or original.setting("subtype")
+    if (form, subtype) == ("flac", "FLOAT"):
+        raise ValueError("the sounds are FLOAT, which FLAC does not hold: give --subtype PCM_24")
+    return replace(options, format=form, subtype=subtype)
 
 
 if __name__ == "__main__":

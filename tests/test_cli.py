@@ -79,6 +79,7 @@ def test_ill_typed_value_exits_2_and_is_named(call, script, argv, words):
         (["--format", "flac", "--subtype", "FLOAT"], "FLAC holds no FLOAT samples"),
         (["--num", "3", "--redo", "m.jsonl"], "--num does not go with --redo"),
         (["--num", "3", "--grid", *"abcd"], "--num must be at least 4"),
+        (["--temperature", "2", "--latents", "b.npy"], "--temperature is a spread of draws"),
         (["--path", "spherical"], "--path goes with --between"),
         (["--index", "3"], "--index goes with --redo MANIFEST"),
         (["--attribute", "brighter"], "--attribute 'brighter' must be NAME=AMOUNT"),

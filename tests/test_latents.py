@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaejax import checkpoint, latents, priors
+from vaejax import checkpoint, encoding, latents, priors
 
 DRAW = {"seed": 0, "temperature": 1.0}
 
@@ -66,7 +66,7 @@ def test_unknown_label_and_one_held_out_whole_are_told_apart(run):
 def test_a_training_file_encodes_to_the_posterior_that_was_stored(run, folder):
     for i in (0, 5, 20):
         row = run.posteriors.rows[i]
-        mean, variance = latents.encode_file(run, folder / run.data["files"][row]["file"])
+        mean, variance = encoding.encode_file(run, folder / run.data["files"][row]["file"])
         np.testing.assert_allclose(mean, run.posteriors.means[i], rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(variance, run.posteriors.variances[i], rtol=1e-3)
 
@@ -75,7 +75,7 @@ def test_a_training_file_encodes_to_the_posterior_that_was_stored(run, folder):
 def test_around_plan_is_the_posterior_widened_by_the_sets_shape(run, folder, spread):
     path = folder / run.data["files"][0]["file"]
     plan = latents.around(run, path, num=3, spread=spread, **DRAW)
-    mean, variance = latents.encode_file(run, path)
+    mean, variance = encoding.encode_file(run, path)
     np.testing.assert_allclose(plan.prior.means[0], mean, rtol=1e-5)
     means, variances = run.posteriors.means, run.posteriors.variances
     shape = np.cov(means.T, bias=True) + np.diag(variances.mean(0))
@@ -87,8 +87,8 @@ def test_around_plan_is_the_posterior_widened_by_the_sets_shape(run, folder, spr
 def test_between_plan_begins_and_ends_at_the_sounds(run, folder):
     a, b = (folder / run.data["files"][i]["file"] for i in (0, 40))
     plan = latents.between(run, a, b, num=4)
-    np.testing.assert_allclose(plan.latents[0], latents.encode_file(run, a)[0], rtol=1e-5)
-    np.testing.assert_allclose(plan.latents[-1], latents.encode_file(run, b)[0], rtol=1e-5)
+    np.testing.assert_allclose(plan.latents[0], encoding.encode_file(run, a)[0], rtol=1e-5)
+    np.testing.assert_allclose(plan.latents[-1], encoding.encode_file(run, b)[0], rtol=1e-5)
     np.testing.assert_allclose(plan.latents[1], (2 * plan.latents[0] + plan.latents[3]) / 3, 1e-4)
 
 
@@ -113,7 +113,7 @@ def test_grid_plan_has_its_sounds_in_the_corners_and_says_where_each_lies(run, f
     plan = latents.grid(run, corners, num=7)
     assert "a grid of 3 rows and 2 columns: 6 sounds (7 were asked for)" in capsys.readouterr().out
     assert plan.num == 6
-    ends = np.stack([latents.encode_file(run, corner)[0] for corner in corners])
+    ends = np.stack([encoding.encode_file(run, corner)[0] for corner in corners])
     np.testing.assert_allclose(plan.latents[[0, 1, 4, 5]], ends, atol=1e-4)
     np.testing.assert_allclose(plan.latents[2], (ends[0] + ends[2]) / 2, atol=1e-4)
     assert [row["grid"] for row in plan.each] == [
@@ -131,7 +131,7 @@ def test_what_had_to_be_changed_about_a_file_is_said(run, folder, tmp_path, caps
         ("long", "long.wav: cropped from 1 to 0.5 s\n"),
         ("slow", "slow.wav: resampled from 8000 to 16000 Hz, padded from 0.25 to 0.5 s\n"),
     ):
-        latents.encode_file(run, tmp_path / f"{name}.wav")
+        encoding.encode_file(run, tmp_path / f"{name}.wav")
         assert capsys.readouterr().err == said
     latents.reconstruct(run, tmp_path)
     said = "of 3 sounds: 1 cropped, 1 padded, 1 resampled (this run makes 0.5 s at 16000 Hz)\n"
@@ -156,7 +156,7 @@ def test_reconstruct_plan_encodes_every_file_whatever_the_batch(run, folder):
     sources = [row["source"] for row in plan.each]
     assert sources == sorted(row["file"] for row in run.data["files"])
     for i in (0, 17, 47):
-        mean, _ = latents.encode_file(run, folder / sources[i])
+        mean, _ = encoding.encode_file(run, folder / sources[i])
         np.testing.assert_allclose(plan.latents[i], mean, rtol=1e-3, atol=1e-3)
 
 

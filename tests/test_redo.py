@@ -180,6 +180,14 @@ def test_sounds_are_not_made_again_over_themselves(sample, first):
     assert sorted(first.iterdir()) == before
 
 
+def test_float_sounds_are_not_put_into_flac_unasked(sample, first, tmp_path):
+    copy = shutil.copytree(first, tmp_path / "copy")
+    lines = (copy / "manifest.jsonl").read_text().replace("PCM_24", "FLOAT")
+    (copy / "manifest.jsonl").write_text(lines)
+    done = sample(tmp_path / "out", "--redo", copy, "--format", "flac")
+    assert_one_line(done, 1, "which FLAC does not hold: give --subtype PCM_24")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

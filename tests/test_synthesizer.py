@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 import vaejax
-from vaejax import latents
+from vaejax import encoding
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_encode_takes_one_or_many_at_any_level(run, clip, drawn):
 
 def test_encode_is_that_of_the_files_that_sample_py_reads(run, clip, folder):
     assert np.abs(clip).max() == pytest.approx(1.0, abs=1e-4)
-    mean, variance = latents.encode_file(run, folder / "bass" / "00.wav")
+    mean, variance = encoding.encode_file(run, folder / "bass" / "00.wav")
     np.testing.assert_allclose(run.encode(clip)[0], mean, atol=1e-3)
     np.testing.assert_allclose(np.exp(run.encode(clip)[1]), variance, rtol=1e-3)
 

@@ -9,23 +9,20 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from vaejax import generate, paths, priors
+from vaejax import encoding, generate, paths, priors
 from vaejax.checkpoint import Posteriors, Run
-from vaejax.config import Config
 from vaejax.data import files
 from vaejax.matching import make_match
 from vaejax.priors import Mixture
-from vaejax.training import raw_clip
 
 DEFAULT_NUM = 64
 # Searches of --match, and how far around the encoder's answer they start.
@@ -131,7 +128,7 @@ def rows_with_label(run: Run, label: str) -> np.ndarray:
 
 def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperature: float) -> Plan:
     """Variations of one sound: its posterior, widened by spread times the whole set's shape."""
-    mean, variance = encode_file(run, path)
+    mean, variance = encoding.encode_file(run, path)
     shape = _spread(run)
     mixture = Mixture(
         jnp.zeros(1),
@@ -144,7 +141,7 @@ def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperat
 
 def between(run: Run, a: Path, b: Path, *, num: int, path: str = "straight") -> Plan:
     """A path from one sound to another in equal steps, both included; see `path_between`."""
-    start, end = (np.asarray(encode_file(run, file)[0]) for file in (a, b))
+    start, end = (np.asarray(encoding.encode_file(run, file)[0]) for file in (a, b))
     about = {"label": None, "prior": "between", "between": [a.name, b.name], "path": path}
     return _given(path_between(run, start, end, num=num, path=path), about, numbered(num, None))
 
@@ -156,7 +153,7 @@ def grid(run: Run, corners: Sequence[Path], *, num: int) -> Plan:
       corners: left above, right above, left below, right below.
       num: the nearest number that makes rows and columns is made.
     """
-    ends = np.stack([encode_file(run, corner)[0] for corner in corners])
+    ends = np.stack([encoding.encode_file(run, corner)[0] for corner in corners])
     rows, columns = paths.grid_shape(num)
     v, u = np.indices((rows, columns)).reshape(2, -1) / [[rows - 1], [columns - 1]]
     asked = "" if rows * columns == num else f" ({num} were asked for)"
@@ -188,8 +185,8 @@ def matching(run: Run, path: Path, *, seed: int) -> Plan:
 
     Starts at the encoder's answer and at draws around it.
     """
-    waveform = read_file(run, path)
-    mean, _ = encode_file(run, path)
+    waveform = encoding.read_file(run, path)
+    mean, _ = encoding.encode_file(run, path)
     spread = _spread(run)
     eps = jax.random.normal(jax.random.key(seed), (NUM_STARTS - 1, mean.shape[0]))
     starts = jnp.concatenate([mean[None], mean + START_SPREAD * eps @ spread.T])
@@ -227,7 +224,7 @@ def reconstruct(run: Run, path: Path) -> Plan:
     means, names = [], []
     changed: Counter[str] = Counter()
     chunk = generate.ENCODE_CHUNK
-    encode = encoder(run)
+    encode, try_read = encoding.encoder(run), partial(encoding.try_read, run)
     with (
         ThreadPoolExecutor() as pool,
         tqdm(total=len(sounds), desc="Encoding", unit="sound", disable=len(sounds) < chunk) as bar,
@@ -235,7 +232,7 @@ def reconstruct(run: Run, path: Path) -> Plan:
         for start in range(0, len(sounds), chunk):
             some = sounds[start : start + chunk]
             waveforms = []
-            for sound, result in zip(some, pool.map(partial(_try_read, run), some), strict=True):
+            for sound, result in zip(some, pool.map(try_read, some), strict=True):
                 name = sound.relative_to(root).as_posix()
                 if isinstance(result, files.UnusableSound):
                     tqdm.write(f"left out {name}: {result}")
@@ -291,49 +288,6 @@ def from_file(run: Run, path: Path) -> Plan:
     return _given(latents.astype(np.float32), about, numbered(len(latents), None))
 
 
-def encode_file(run: Run, path: Path):
-    """Posterior mean and variance [latent_dim] of a sound file, cropped or padded to a clip.
-
-    Raises:
-      FileNotFoundError: no such file. ValueError: it is not usable; says why.
-    """
-    waveform, changes = _read_or_say(run, path)
-    if changes:
-        print(f"{path.name}: {', '.join(changes)}", file=sys.stderr)
-    mean, logvar = encode_clips(run, waveform[None])
-    return jnp.asarray(mean[0]), jnp.exp(logvar[0])
-
-
-def encode_clips(run: Run, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior means and logvars, [num, latent_dim] each, of clips [num, num_samples]."""
-    return generate.in_chunks(encoder(run), waveforms, generate.ENCODE_CHUNK)
-
-
-def encoder(run: Run) -> Callable[[Any], Any]:
-    """Waveforms [ENCODE_CHUNK, num_samples] to posterior means and logvars, in one program."""
-    encode = generate.make_encoder(run.config)
-    return partial(encode, run.instrument.params, run.instrument.fitted)
-
-
-def read_file(run: Run, path: Path) -> np.ndarray:
-    """A sound file as the clip that training would have made of it, [num_samples] float32.
-
-    Raises:
-      FileNotFoundError: no such file. ValueError: it is not usable; says why.
-    """
-    return _read_or_say(run, path)[0]
-
-
-def _read_or_say(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
-    """`_read`, with one line on why it cannot be read."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        return _read(run, path)
-    except files.UnusableSound as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
 def _centre(run: Run):
     """Mean [latent_dim] of the aggregate posterior."""
     if run.posteriors is None:
@@ -346,41 +300,6 @@ def _spread(run: Run):
     if run.posteriors is None:
         return jnp.eye(run.config.model.latent_dim)
     return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
-
-
-def _try_read(run: Run, path: Path) -> tuple[np.ndarray, list[str]] | files.UnusableSound:
-    """`_read`, with the reason why it cannot be read as a value."""
-    try:
-        return _read(run, path)
-    except files.UnusableSound as error:
-        return error
-
-
-def _read(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
-    """A file as the clip that training would have made of it, [num_samples] float32, and what had
-    to be changed for it."""
-    data = run.config.data
-    waveform = files.decode(path, sample_rate=data.sample_rate)
-    pcm, length = files.condition(
-        waveform,
-        sample_rate=data.sample_rate,
-        trim_db=data.trim_db,
-        num_samples=data.num_samples,
-    )
-    changes = []
-    if (rate := soundfile.info(path).samplerate) != data.sample_rate:
-        changes.append(f"resampled from {rate} to {data.sample_rate} Hz")
-    # Some milliseconds come and go with the trim and with resampling.
-    if abs(length - data.num_samples) > 5e-3 * data.sample_rate:
-        verb = "cropped" if length > data.num_samples else "padded"
-        seconds = length / data.sample_rate
-        changes.append(f"{verb} from {seconds:.3g} to {data.clip_seconds:g} s")
-    return np.asarray(_cut(run.config)(pcm, length)), changes
-
-
-@lru_cache
-def _cut(config: Config):
-    return jax.jit(partial(raw_clip, config=config))
 
 
 def posteriors_of(run: Run) -> Posteriors:

@@ -16,7 +16,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import checkpoint, conditions, generate, latents
+from vaejax import checkpoint, conditions, encoding, generate, latents
 from vaejax.checkpoint import Run
 
 
@@ -93,7 +93,7 @@ class Synthesizer(Run):
         """
         clips, one = self._batch(waveform, "waveform", self.config.data.num_samples)
         peak = np.abs(clips).max(1, keepdims=True)
-        mean, logvar = latents.encode_clips(self, clips / np.where(peak > 0, peak, 1))
+        mean, logvar = encoding.encode_clips(self, clips / np.where(peak > 0, peak, 1))
         return (mean[0], logvar[0]) if one else (mean, logvar)
 
     def decode(self, z) -> np.ndarray:
@@ -145,7 +145,7 @@ class Synthesizer(Run):
         Raises:
           FileNotFoundError: no such file. ValueError: it is not usable; says why.
         """
-        return latents.read_file(self, Path(path))
+        return encoding.read_file(self, Path(path))
 
     def _batch(self, array, name: str, width: int) -> tuple[np.ndarray, bool]:
         """[num, width] float32, and whether it was given as one row."""

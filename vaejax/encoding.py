@@ -1,0 +1,101 @@
+"""Sound files and clips to where they lie in the latent."""
+
+import sys
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+
+from vaejax import generate
+from vaejax.checkpoint import Run
+from vaejax.config import Config
+from vaejax.data import files
+from vaejax.training import raw_clip
+
+
+def encode_file(run: Run, path: Path):
+    """Posterior mean and variance [latent_dim] of a sound file, cropped or padded to a clip.
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: it is not usable; says why.
+    """
+    waveform, changes = _read_or_say(run, path)
+    if changes:
+        print(f"{path.name}: {', '.join(changes)}", file=sys.stderr)
+    mean, logvar = encode_clips(run, waveform[None])
+    return jnp.asarray(mean[0]), jnp.exp(logvar[0])
+
+
+def encode_clips(run: Run, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior means and logvars, [num, latent_dim] each, of clips [num, num_samples]."""
+    return generate.in_chunks(encoder(run), waveforms, generate.ENCODE_CHUNK)
+
+
+def encoder(run: Run) -> Callable[[Any], Any]:
+    """Waveforms [ENCODE_CHUNK, num_samples] to posterior means and logvars, in one program."""
+    encode = generate.make_encoder(run.config)
+    return partial(encode, run.instrument.params, run.instrument.fitted)
+
+
+def read_file(run: Run, path: Path) -> np.ndarray:
+    """A sound file as the clip that training would have made of it, [num_samples] float32.
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: it is not usable; says why.
+    """
+    return _read_or_say(run, path)[0]
+
+
+def _read_or_say(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
+    """`read`, with one line on why it cannot be read."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        return read(run, path)
+    except files.UnusableSound as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def try_read(run: Run, path: Path) -> tuple[np.ndarray, list[str]] | files.UnusableSound:
+    """`read`, with the reason why it cannot be read as a value."""
+    try:
+        return read(run, path)
+    except files.UnusableSound as error:
+        return error
+
+
+def read(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
+    """A file as the clip that training would have made of it.
+
+    Returns:
+      waveform: [num_samples] float32. changes: what had to be done to it, in words.
+    Raises:
+      UnusableSound: it is not usable; says why, without its name.
+    """
+    data = run.config.data
+    waveform = files.decode(path, sample_rate=data.sample_rate)
+    pcm, length = files.condition(
+        waveform,
+        sample_rate=data.sample_rate,
+        trim_db=data.trim_db,
+        num_samples=data.num_samples,
+    )
+    changes = []
+    if (rate := soundfile.info(path).samplerate) != data.sample_rate:
+        changes.append(f"resampled from {rate} to {data.sample_rate} Hz")
+    # Some milliseconds come and go with the trim and with resampling.
+    if abs(length - data.num_samples) > 5e-3 * data.sample_rate:
+        verb = "cropped" if length > data.num_samples else "padded"
+        seconds = length / data.sample_rate
+        changes.append(f"{verb} from {seconds:.3g} to {data.clip_seconds:g} s")
+    return np.asarray(_cut(run.config)(pcm, length)), changes
+
+
+@lru_cache
+def _cut(config: Config):
+    return jax.jit(partial(raw_clip, config=config))
