@@ -44,8 +44,10 @@ def test_unknown_option_exits_2_and_suggests_a_known_one(call, script, option, s
         ("train", ["--train.learning_rate"], ["learning_rate"]),
         ("sample", ["--num", "1.5"], ["--num", "1.5"]),
         ("sample", ["--format", "mp3"], ["--format", "mp3", "flac"]),
-        ("sample", ["--between", "a.wav"], ["--between"]),
-        ("sample", ["--grid", "a.wav", "b.wav", "c.wav"], ["--grid"]),
+        ("sample", ["--between", "a.wav"], ["--between takes 2 values, not 1: a.wav (", "PATH"]),
+        ("sample", ["--grid", *"abc"], ["--grid takes 4 values, not 3: a b c (expected --grid {"]),
+        ("sample", ["--between"], ["--between takes 2 values, not 0 (expected"]),
+        ("sample", ["--unique", "x"], ["--unique cannot be x (expected --unique FLOAT Keeps"]),
         (
             "sample",
             ["--score", "loudness", "--best_of", "2"],

@@ -101,7 +101,7 @@ def use_compilation_cache(workdir: Path) -> None:
 def _one_line(text: str) -> str:
     """What tyro prints in a box, as a sentence."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [re.sub(r"[╭╮╰╯│─]+", " ", line).strip() for line in text.splitlines()]
+    lines = [re.sub(r"[╭╮╰╯│─]+|-{3,}", " ", line).strip() for line in text.splitlines()]
     text = re.sub(r"\s+", " ", " ".join(line for line in lines[1:] if line))
     text, _, _ = text.partition(" For full helptext")
     unknown = re.match(r"Unrecognized options: (--[^\s,]+)", text)
@@ -110,6 +110,16 @@ def _one_line(text: str) -> str:
         hint = f"did you mean {close[0]}?" if close else "--help lists all"
         return f"unknown option {unknown[1]}; {hint}"
     problem, _, helptext = text.partition(" Argument helptext: ")
+    # Of an option that may be left out, tyro lists why its value is not None either.
+    choice = re.match(r"Error parsing (--\S+): no type matching .* from \[(.*?)\]\. Got", problem)
+    if choice:
+        name, given = choice[1], choice[2].replace("'", "").replace(", ", " ")
+        helptext = helptext.replace("{None}|", "").replace(" (default: None)", "")
+        counts = re.findall(r"length (\d+) did not match expected argument count (\d+)", problem)
+        problem = f"{name} cannot be {given}"
+        if counts:
+            found, expected = counts[-1]
+            problem = f"{name} takes {expected} values, not {found}: {given}".rstrip(" :")
     return f"{problem} (expected {helptext})" if helptext else problem
 
 

@@ -107,7 +107,8 @@ class Curation:
         self.rejected: Counter[str] = Counter()
         self._log_density = log_density
         self._radius = None if rules.unique is None else rules.unique * unit
-        self._points = np.zeros((0, 0), np.float32)
+        # Of what is kept, and squared lengths; the rest is room for more.
+        self._points, self._norms = np.zeros((0, 0), np.float32), np.zeros(0, np.float32)
         self._kept_before = self._last_kept = 0
 
     def accepted(
@@ -197,11 +198,13 @@ class Curation:
         self._kept_before = self.kept
         if self._radius is None or not self.kept:
             return [np.zeros(0, np.int64)] * len(points)
-        known = self._points[: self.kept]
-        norms, own = (known**2).sum(1)[:, None], (points**2).sum(1)[None]
-        squared = norms + own - 2 * known @ points.T
-        possible = squared < self._radius**2 + 1e-4 * (norms + own)
-        return [np.flatnonzero(column) for column in possible.T]
+        known, norms = self._points[: self.kept], self._norms[: self.kept]
+        possible = []
+        for product, own in zip(2 * points @ known.T, (points**2).sum(1), strict=True):
+            # |a|^2 + |b|^2 - 2 ab, of whose parts float32 keeps seven digits.
+            together = norms + own
+            possible.append(np.flatnonzero(together - product < self._radius**2 + 1e-4 * together))
+        return possible
 
     def _near(self, point: np.ndarray, candidates: np.ndarray) -> str | None:
         """The rule that a draw breaks by being near to one of `candidates` or of this batch."""
@@ -216,7 +219,9 @@ class Curation:
             if self.kept == len(self._points):
                 # Twice the room, so that all copying together costs no more than the last.
                 room = np.zeros((max(64, 2 * self.kept), len(point)), np.float32)
-                room[: self.kept] = self._points[: self.kept].reshape(-1, len(point))
+                room[: self.kept] = self._points.reshape(-1, len(point))
                 self._points = room
+                self._norms = np.resize(self._norms, len(room))
             self._points[self.kept] = point
+            self._norms[self.kept] = point @ point
         self.kept += 1
