@@ -491,3 +491,16 @@ def test_citation_names_the_version_of_the_package():
     citation = (ROOT / "CITATION.cff").read_text()
     assert f"version: {project['version']}\n" in citation
     assert f"license: {project['license']}\n" in citation
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        ("README.md", r"^pip install .+ && pytest$"),
+        ("README.md", r"^pip install .+ && python train\.py && python sample\.py$"),
+        ("CONTRIBUTING.md", r"^pdoc .+$"),
+    ],
+)
+def test_pages_hold_the_lines_that_programs_read_from_them(page, line):
+    """.ci/run and benchmarks/first_run.py run what the pages say."""
+    assert len(re.findall(line, (ROOT / page).read_text(), re.M)) == 1
