@@ -32,7 +32,9 @@ def measure(root: str) -> dict[str, float | list[float]]:
     config = Config(
         data=Data(sample_rate=8000, clip_seconds=0.032),
         features=Features(**SIZES),
-        model=Model(latent_dim=4, width=8, num_stages=1, num_directions=6, dense_width=8),
+        model=Model(
+            latent_dim=4, width=8, num_stages=1, num_directions=6, dense_width=8, dense_depth=1
+        ),
     )
     exponent = config.features.exponent
     rng = np.random.default_rng(0)
@@ -42,14 +44,20 @@ def measure(root: str) -> dict[str, float | list[float]]:
         jnp.float32,
     )
     one = features.Statistics(jnp.zeros(config.features.num_bins), jnp.ones(()))
-    to_spectrogram = partial(features.spectrogram, statistics=one, exponent=exponent, **SIZES)
-    x = jax.jit(jax.vmap(to_spectrogram))(waveforms)
-    back = features.magnitude(x[0], one, n_fft=SIZES["n_fft"], exponent=exponent)
-    again = features.compressed_magnitude(waveforms[0], exponent=exponent, **SIZES)
 
-    path = linear.fit(x, jnp.zeros((len(x), 0)), latent_dim=4, num_directions=6)
-    model = create_model(config)
+    @jax.jit
+    def there_and_back(waveforms):
+        x = jax.vmap(lambda w: features.spectrogram(w, one, exponent=exponent, **SIZES))(waveforms)
+        return x, features.magnitude(x[0], one, n_fft=SIZES["n_fft"], exponent=exponent)
+
+    x, magnitude = there_and_back(waveforms)
     conditions = jnp.zeros((2, 0))
+    # A linear path with something in it; `linear.fit` would compile more than all the rest.
+    directions = np.linalg.qr(rng.standard_normal((x[0].size, 6)))[0].T.reshape(6, *x[0].shape)
+    path = linear.flat(*x[0].shape, 6)._replace(
+        directions=jnp.asarray(directions, jnp.float32), eigenvalues=jnp.arange(8.0, 2.0, -1.0)
+    )
+    model = create_model(config)
     shapes = jax.eval_shape(model.init, jax.random.key(0), x[0], conditions[0], path)["params"]
     # Corrections are zero at the start, where a change of theirs would not show.
     params = jax.tree.map(
@@ -60,17 +68,17 @@ def measure(root: str) -> dict[str, float | list[float]]:
     (loss, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(
         params, x[:2], conditions, path, keys
     )
-    norm = float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads))))
-    betas = [objectives.beta_at(jnp.asarray(s), beta=1.0, warmup_steps=4) for s in range(9)]
+    squares = [np.sum(np.square(leaf)) for leaf in jax.tree.leaves(jax.device_get(grads))]
+    betas = [float(objectives.beta_at(step, beta=1.0, warmup_steps=4)) for step in range(9)]
     return {
         "loss": float(loss),
-        "kl": float(jnp.mean(terms["kl"])),
-        "grad_norm": norm,
-        "largest_mean": float(jnp.max(jnp.abs(terms["mean"]))),
+        "kl": float(np.mean(terms["kl"])),
+        "grad_norm": float(np.sqrt(sum(squares))),
+        "largest_mean": float(np.max(np.abs(terms["mean"]))),
         "weights": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "betas": [float(beta) for beta in betas],
-        "spectrogram": float(jnp.sum(again)),
-        "magnitude": float(jnp.sum(back)),
+        "betas": betas,
+        "spectrogram": float(np.sum(x)),
+        "magnitude": float(np.sum(magnitude)),
     }
 
 

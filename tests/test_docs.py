@@ -418,6 +418,8 @@ def test_diff_applies_and_changes_what_it_trains(changed, diff):
     assert all(np.isfinite(np.asarray(value)).all() for value in figures.values())
     assert figures["grad_norm"] > 0
     assert figures != changed[None]
+    # Whatever the model sees, it stands for the same sound.
+    assert figures["magnitude"] == pytest.approx(changed[None]["magnitude"], rel=1e-4)
 
 
 def test_laplace_recipe_is_the_density_of_its_name():
