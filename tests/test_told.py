@@ -11,6 +11,7 @@ from vaejax import checkpoint, conditions, evaluation, generate, latents, told, 
 from vaejax.config import Condition
 from vaejax.data import corpus
 from vaejax.data.sounds import describe
+from vaejax.keys import Keys
 from vaejax.signal.pitch import pitch
 
 KEYS = (60, 64, 67, 72)
@@ -93,7 +94,7 @@ def test_told_the_key_z_need_not_say_it(run):
 
 
 def test_sounds_have_the_pitch_that_the_model_is_told(run):
-    plan = told.draws(run, num=16, pitches=told.Pitches(60, 72), **DRAW)
+    plan = told.draws(run, num=16, pitches=Keys(60, 72), **DRAW)
     decoder = generate.make_decoder(run.config, "FLOAT")
     draw = generate.make_drawer()
     index = np.arange(16, dtype=np.uint32)
@@ -108,7 +109,7 @@ def test_sounds_have_the_pitch_that_the_model_is_told(run):
 
 
 def test_keys_take_turns_and_labels_are_as_asked(run):
-    plan = told.draws(run, num=10, label="plucked", pitches=told.Pitches(60, 62), **DRAW)
+    plan = told.draws(run, num=10, label="plucked", pitches=Keys(60, 62), **DRAW)
     values = [conditions.values_of(run.vocabulary, row) for row in facts(plan)]
     assert [v["pitch"] for v in values] == [60, 61, 62] * 3 + [60]
     assert {v["label"] for v in values} == {"plucked"}
@@ -119,21 +120,21 @@ def test_what_is_not_asked_for_is_borrowed_from_one_training_sound(run):
     plan = told.draws(run, num=200, label="held", **DRAW)
     keys = {conditions.values_of(run.vocabulary, row)["pitch"] for row in facts(plan)}
     assert keys == set(KEYS)
-    everything = told.draws(run, num=200, pitches=told.Pitches(60, 60), **DRAW)
+    everything = told.draws(run, num=200, pitches=Keys(60, 60), **DRAW)
     labels = [conditions.values_of(run.vocabulary, row)["label"] for row in facts(everything)]
     assert 60 < labels.count("held") < 140
 
 
 def test_facts_of_a_sound_do_not_depend_on_how_many_are_asked_for(run):
-    few = told.draws(run, num=5, pitches=told.Pitches(48, 72), **DRAW)
-    many = told.draws(run, num=50, pitches=told.Pitches(48, 72), **DRAW)
+    few = told.draws(run, num=5, pitches=Keys(48, 72), **DRAW)
+    many = told.draws(run, num=50, pitches=Keys(48, 72), **DRAW)
     np.testing.assert_array_equal(facts(few), facts(many, 5))
-    other = told.draws(run, num=50, pitches=told.Pitches(48, 72), seed=4, temperature=1.0)
+    other = told.draws(run, num=50, pitches=Keys(48, 72), seed=4, temperature=1.0)
     assert (facts(other)[:, 0] != facts(many)[:, 0]).any()
 
 
 def test_multisample_plays_each_draw_at_every_key(run):
-    plan = told.draws(run, num=3, pitches=told.Pitches(60, 63), multisample=True, **DRAW)
+    plan = told.draws(run, num=3, pitches=Keys(60, 63), multisample=True, **DRAW)
     assert plan.num == 12
     assert plan.about["multisample"] == 4
     for i in range(3):
@@ -144,37 +145,19 @@ def test_multisample_plays_each_draw_at_every_key(run):
         assert len(set(rows[:, 0])) == 1
     assert np.abs(plan.latents[0] - plan.latents[4]).max() > 0
     # The draws are those of plain sampling.
-    alone = told.draws(run, num=3, pitches=told.Pitches(60, 60), **DRAW)
+    alone = told.draws(run, num=3, pitches=Keys(60, 60), **DRAW)
     z = generate.make_drawer()(
         alone.prior, jax.random.key(3), np.arange(16, dtype=np.uint32), jnp.float32(1.0)
     )
     np.testing.assert_array_equal(plan.latents[::4], z[:3])
 
 
-@pytest.mark.parametrize(
-    ("text", "low", "high"),
-    [("36-84", 36, 84), ("C2-C6", 36, 84), ("60", 60, 60), ("Bb3", 58, 58), (" c2 - e2 ", 36, 40),
-     ("C-1-C0", 0, 12)],
-)  # fmt: skip
-def test_ranges_of_keys(text, low, high):
-    assert told.parse_pitches(text) == (low, high)
-    assert len(told.parse_pitches(text)) == high - low + 1
-
-
-@pytest.mark.parametrize("text", ["", "84-36", "60.5", "36-", "x-y", "1-2-3", "C2-C11"])
-def test_what_is_no_range_of_keys_is_refused(text):
-    with pytest.raises(ValueError, match="is no range of keys; give MIDI numbers or notes"):
-        told.parse_pitches(text)
-
-
 def test_a_run_that_is_told_nothing_says_so(run):
     plain = run._replace(vocabulary=conditions.Vocabulary(), told=None)
     with pytest.raises(ValueError, match="cannot be told pitch; it was told nothing"):
-        told.draws(plain, num=1, pitches=told.Pitches(60, 60), **DRAW)
+        told.draws(plain, num=1, pitches=Keys(60, 60), **DRAW)
     with pytest.raises(ValueError, match="was not finished"):
-        told.draws(
-            run._replace(told=None, posteriors=None), num=1, pitches=told.Pitches(60, 60), **DRAW
-        )
+        told.draws(run._replace(told=None, posteriors=None), num=1, pitches=Keys(60, 60), **DRAW)
 
 
 def test_density_of_a_label_is_centred_on_its_sounds(run):

@@ -5,52 +5,18 @@ What is asked for is told; what is not asked for is told as of a training sound 
 answers less sharply. z comes from where training sounds lie when the model is told all of them.
 """
 
-import re
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vaejax import conditions, generate, latents, priors
 from vaejax.checkpoint import Aggregate, Run
-from vaejax.data.pitches import midi_number
+from vaejax.keys import Keys
 from vaejax.latents import Plan
 from vaejax.priors import Mixture
 
 # Folded into the key of a sound for the training sound whose facts it borrows.
 BORROWED = 1
-
-
-class Pitches(NamedTuple):
-    """A range of keys, both ends included."""
-
-    low: int
-    high: int
-
-    def __len__(self) -> int:
-        return self.high - self.low + 1
-
-
-def parse_pitches(text: str) -> Pitches:
-    """`36-84`, `C2-C6` or one key, as MIDI numbers.
-
-    Raises:
-      ValueError: it is no range of keys.
-    """
-    match = re.fullmatch(r"\s*([^\s-]+?-?\d*)(?:\s*-\s*([^\s-]+?-?\d*))?\s*", text)
-    try:
-        if match is None:
-            raise ValueError
-        low = midi_number(match[1])
-        high = low if match[2] is None else midi_number(match[2])
-        if low != int(low) or high != int(high) or low > high:
-            raise ValueError
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no range of keys; give MIDI numbers or notes, low to high: 36-84, C2-C6"
-        ) from None
-    return Pitches(int(low), int(high))
 
 
 def aggregate_of(run: Run) -> Aggregate:
@@ -115,14 +81,14 @@ def draws(
     seed: int,
     temperature: float,
     label: str | None = None,
-    pitches: Pitches | None = None,
+    pitches: Keys | None = None,
     factors: dict[str, float] | None = None,
     multisample: bool = False,
 ) -> Plan:
     """New sounds of a label, of a range of pitches, of some factors, or all of these.
 
     Args:
-      pitches: sound i has key low + i % len(pitches).
+      pitches: sound i has key low + i % pitches.num.
       multisample: `num` draws of z, each played at every key of `pitches`.
 
     Raises:
@@ -133,13 +99,13 @@ def draws(
     conditions.facts_from(run.vocabulary, asked)  # before anything else, whether it can be told
     mixture = density(run, label)
     key = jax.random.key(seed)
-    keys = 1 if pitches is None or not multisample else len(pitches)
+    keys = 1 if pitches is None or not multisample else pitches.num
 
     def facts(indices: np.ndarray) -> np.ndarray:
         told = draw_facts(run, key, indices // keys, values)
         if pitches is not None:
             at = conditions.fact_names(run.vocabulary).index("pitch")
-            told[:, at] = pitches.low + indices % len(pitches)
+            told[:, at] = pitches.low + indices % pitches.num
         return told
 
     about = {"label": label, "prior": "told" if label is None else "label"}

@@ -7,21 +7,6 @@ from vaejax.data import pitches
 from vaejax.data.corpus import Corpus
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("60", 60), ("060", 60), ("C4", 60), ("A4", 69), ("cs2", 37), ("C#2", 37), ("Bb3", 58),
-     ("C-1", 0), ("G9", 127), ("60.5", 60.5)],
-)  # fmt: skip
-def test_midi_numbers_and_names_of_notes(text, number):
-    assert pitches.midi_number(text) == number
-
-
-@pytest.mark.parametrize("text", ["", "H4", "128", "C10", "loud", "-1"])
-def test_what_is_no_note_is_refused(text):
-    with pytest.raises(ValueError, match="MIDI number"):
-        pitches.midi_number(text)
-
-
 def test_pattern_reads_paths_and_leaves_the_rest_unknown():
     names = ["piano/016_060_100.flac", "piano/016_C#2_100.flac", "kick/1.wav"]
     found = pitches.from_names(names, r"\d+_(?P<pitch>[^_]+)_")

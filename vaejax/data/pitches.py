@@ -8,33 +8,12 @@ import jax
 import numpy as np
 
 from vaejax.data.corpus import Corpus
+from vaejax.keys import midi_number
 from vaejax.signal.pitch import pitch
 
-NOTE = re.compile(r"([A-Ga-g])([#sb]?)(-?\d+)")
-SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
-ACCIDENTALS = {"": 0, "#": 1, "s": 1, "b": -1}
 # Below this clarity a sound has no pitch: noise, drums, chords.
 MIN_CLARITY = 0.8
 BATCH = 64
-
-
-def midi_number(text: str) -> float:
-    """The MIDI number of a text such as `60`, `C4`, `Cs2`, `Bb3`.
-
-    Raises:
-      ValueError: it is neither a number from 0 to 127 nor the name of a note.
-    """
-    if match := NOTE.fullmatch(text):
-        letter, accidental, octave = match.groups()
-        number = float(12 * (int(octave) + 1) + SEMITONES[letter.lower()] + ACCIDENTALS[accidental])
-    else:
-        try:
-            number = float(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no MIDI number and no note such as C#4") from None
-    if not 0 <= number <= 127:
-        raise ValueError(f"{text!r} lies outside the MIDI numbers 0 to 127")
-    return number
 
 
 def from_names(names: Sequence[str], pattern: str) -> np.ndarray:
