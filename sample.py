@@ -17,6 +17,7 @@ import tyro
 from vaejax import cli
 from vaejax.config import Inversion
 from vaejax.curation import Rules
+from vaejax.keys import parse_keys
 
 if TYPE_CHECKING:
     from vaejax.checkpoint import Run
@@ -60,6 +61,14 @@ class Options:
     """`aggregate`: where the training sounds lie in the latent; `standard`: N(0, I)."""
     label: str | None = None
     """Draw from the region of the training sounds of this folder."""
+    pitch: str | None = None
+    """A key or a range of keys, 60 or C4 or 36-84, for a model that was told pitches
+    (--condition.pitch of train.py): sound i has the i-th of them, over and over."""
+    tell: Attributes = ()
+    """NAME=VALUE, such as decay=0.5: other facts that the model was told (--condition.factors of
+    train.py). Takes several, and may be repeated."""
+    multisample: bool = False
+    """With --pitch: --num sounds, each played at every key."""
     around: Path | None = None
     """Draw variations of this sound file."""
     spread: float = 0.5
@@ -145,10 +154,12 @@ def _usage_problem(options: Options) -> str | None:
         return f"--batch_size {options.batch_size} must be at least 1"
     if options.format == "flac" and options.subtype == "FLOAT":
         return "FLAC holds no FLOAT samples; use --subtype PCM_24, or --format wav"
+    if problem := _told_problem(options, mode):
+        return problem
     if options.attribute and mode == "redo":
         return "--attribute does not go with --redo, which makes sounds as they were"
     try:
-        _amounts(options)
+        _amounts(options.attribute, "--attribute", "brighter=+1")
     except ValueError as error:
         return str(error)
     if rules != Rules() and mode not in (None, *DRAWING):
@@ -158,19 +169,35 @@ def _usage_problem(options: Options) -> str | None:
     return None
 
 
-def _amounts(options: Options) -> dict[str, float]:
-    """The attributes to change, by name."""
+def _told_problem(options: Options, mode: str | None) -> str | None:
+    try:
+        _amounts(options.tell, "--tell", "decay=0.5")
+        if options.pitch is not None:
+            parse_keys(options.pitch)
+    except ValueError as error:
+        return str(error)
+    if (options.pitch or options.tell) and mode not in (None, *DRAWING):
+        return f"what is made with --{mode} is given: --pitch and --tell go with what is drawn"
+    if options.multisample and options.pitch is None:
+        return "--multisample plays every key of --pitch: give a range of keys, such as C2-C6"
+    if options.multisample and options.rules != Rules():
+        return "--multisample plays each draw at every key: --unique and others choose single draws"
+    return None
+
+
+def _amounts(options: Attributes, flag: str, example: str) -> dict[str, float]:
+    """NAME=NUMBER ..., by name."""
     amounts: dict[str, float] = {}
-    for given in (given for together in options.attribute for given in together or ("",)):
+    for given in (given for together in options for given in together or ("",)):
         name, _, number = given.rpartition("=")
         try:
             amount = float(number)
         except ValueError:
             amount = math.nan
         if not name or not math.isfinite(amount):
-            raise ValueError(f"--attribute {given!r} must be NAME=AMOUNT, such as brighter=+1")
+            raise ValueError(f"{flag} {given!r} must be NAME=NUMBER, such as {example}")
         if name in amounts:
-            raise ValueError(f"--attribute gives {name} twice")
+            raise ValueError(f"{flag} gives {name} twice")
         amounts[name] = amount
     return amounts
 
@@ -228,7 +255,7 @@ def sample(options: Options) -> None:
 
 def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
     """What is to be made: the way to choose latents that the options name."""
-    from vaejax import attributes, latents, redo
+    from vaejax import attributes, latents, redo, told
 
     num = latents.DEFAULT_NUM if options.num is None else options.num
     draw: dict[str, Any] = {
@@ -238,7 +265,20 @@ def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
     }
     if original is not None:
         return redo.plan(run, original, temperature=options.temperature, workdir=options.workdir)
-    if options.label is not None:
+    factors = _amounts(options.tell, "--tell", "decay=0.5")
+    tells_label = options.label is not None and bool(run.vocabulary.labels)
+    if options.pitch is not None or factors or tells_label:
+        asked = told.Asked(
+            label=options.label,
+            pitches=None if options.pitch is None else parse_keys(options.pitch),
+            factors=tuple(factors.items()),
+            multisample=options.multisample,
+        )
+        if options.around is None:
+            plan = told.draws(run, asked, **draw)
+        else:
+            plan = told.around(run, options.around, asked, spread=options.spread, **draw)
+    elif options.label is not None:
         plan = latents.from_label(run, options.label, **draw)
     elif options.around is not None:
         plan = latents.around(run, options.around, spread=options.spread, **draw)
@@ -255,7 +295,7 @@ def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
     else:
         plan = latents.from_prior(run, prior=options.prior, **draw)
     if options.attribute:
-        amounts = _amounts(options)
+        amounts = _amounts(options.attribute, "--attribute", "brighter=+1")
         dz, said = attributes.step(run, amounts, workdir=options.workdir)
         print("\n".join(said))
         plan = plan.shifted(dz, amounts)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import soundfile
 
 from vaejax import checkpoint, conditions, evaluation, generate, latents, told, training
 from vaejax.config import Condition
@@ -13,6 +14,8 @@ from vaejax.data import corpus
 from vaejax.data.sounds import describe
 from vaejax.keys import Keys
 from vaejax.signal.pitch import pitch
+from vaejax.synthesizer import Synthesizer
+from vaejax.told import Asked
 
 KEYS = (60, 64, 67, 72)
 DRAW = {"seed": 3, "temperature": 1.0}
@@ -94,7 +97,7 @@ def test_told_the_key_z_need_not_say_it(run):
 
 
 def test_sounds_have_the_pitch_that_the_model_is_told(run):
-    plan = told.draws(run, num=16, pitches=Keys(60, 72), **DRAW)
+    plan = told.draws(run, Asked(pitches=Keys(60, 72)), num=16, **DRAW)
     decoder = generate.make_decoder(run.config, "FLOAT")
     draw = generate.make_drawer()
     index = np.arange(16, dtype=np.uint32)
@@ -109,7 +112,7 @@ def test_sounds_have_the_pitch_that_the_model_is_told(run):
 
 
 def test_keys_take_turns_and_labels_are_as_asked(run):
-    plan = told.draws(run, num=10, label="plucked", pitches=Keys(60, 62), **DRAW)
+    plan = told.draws(run, Asked("plucked", Keys(60, 62)), num=10, **DRAW)
     values = [conditions.values_of(run.vocabulary, row) for row in facts(plan)]
     assert [v["pitch"] for v in values] == [60, 61, 62] * 3 + [60]
     assert {v["label"] for v in values} == {"plucked"}
@@ -117,24 +120,24 @@ def test_keys_take_turns_and_labels_are_as_asked(run):
 
 
 def test_what_is_not_asked_for_is_borrowed_from_one_training_sound(run):
-    plan = told.draws(run, num=200, label="held", **DRAW)
+    plan = told.draws(run, Asked("held"), num=200, **DRAW)
     keys = {conditions.values_of(run.vocabulary, row)["pitch"] for row in facts(plan)}
     assert keys == set(KEYS)
-    everything = told.draws(run, num=200, pitches=Keys(60, 60), **DRAW)
+    everything = told.draws(run, Asked(pitches=Keys(60, 60)), num=200, **DRAW)
     labels = [conditions.values_of(run.vocabulary, row)["label"] for row in facts(everything)]
     assert 60 < labels.count("held") < 140
 
 
 def test_facts_of_a_sound_do_not_depend_on_how_many_are_asked_for(run):
-    few = told.draws(run, num=5, pitches=Keys(48, 72), **DRAW)
-    many = told.draws(run, num=50, pitches=Keys(48, 72), **DRAW)
+    few = told.draws(run, Asked(pitches=Keys(48, 72)), num=5, **DRAW)
+    many = told.draws(run, Asked(pitches=Keys(48, 72)), num=50, **DRAW)
     np.testing.assert_array_equal(facts(few), facts(many, 5))
-    other = told.draws(run, num=50, pitches=Keys(48, 72), seed=4, temperature=1.0)
+    other = told.draws(run, Asked(pitches=Keys(48, 72)), num=50, seed=4, temperature=1.0)
     assert (facts(other)[:, 0] != facts(many)[:, 0]).any()
 
 
 def test_multisample_plays_each_draw_at_every_key(run):
-    plan = told.draws(run, num=3, pitches=Keys(60, 63), multisample=True, **DRAW)
+    plan = told.draws(run, Asked(pitches=Keys(60, 63), multisample=True), num=3, **DRAW)
     assert plan.num == 12
     assert plan.about["multisample"] == 4
     for i in range(3):
@@ -145,7 +148,7 @@ def test_multisample_plays_each_draw_at_every_key(run):
         assert len(set(rows[:, 0])) == 1
     assert np.abs(plan.latents[0] - plan.latents[4]).max() > 0
     # The draws are those of plain sampling.
-    alone = told.draws(run, num=3, pitches=Keys(60, 60), **DRAW)
+    alone = told.draws(run, Asked(pitches=Keys(60, 60)), num=3, **DRAW)
     z = generate.make_drawer()(
         alone.prior, jax.random.key(3), np.arange(16, dtype=np.uint32), jnp.float32(1.0)
     )
@@ -155,9 +158,10 @@ def test_multisample_plays_each_draw_at_every_key(run):
 def test_a_run_that_is_told_nothing_says_so(run):
     plain = run._replace(vocabulary=conditions.Vocabulary(), told=None)
     with pytest.raises(ValueError, match="cannot be told pitch; it was told nothing"):
-        told.draws(plain, num=1, pitches=Keys(60, 60), **DRAW)
+        told.draws(plain, Asked(pitches=Keys(60, 60)), num=1, **DRAW)
+    unfinished = run._replace(told=None, posteriors=None)
     with pytest.raises(ValueError, match="was not finished"):
-        told.draws(run._replace(told=None, posteriors=None), num=1, pitches=Keys(60, 60), **DRAW)
+        told.draws(unfinished, Asked(pitches=Keys(60, 60)), num=1, **DRAW)
 
 
 def test_density_of_a_label_is_centred_on_its_sounds(run):
@@ -167,3 +171,38 @@ def test_density_of_a_label_is_centred_on_its_sounds(run):
     with pytest.raises(ValueError, match="no label 'x'"):
         told.density(run, "x")
     assert latents.rows_with_label(run, "held").sum() == (labels == "held").sum()
+
+
+def test_variations_of_a_file_are_told_its_pitch_and_played_at_others(run, tmp_path):
+    rate = run.config.data.sample_rate
+    t = np.arange(run.config.data.num_samples) / rate
+    hz = 440 * 2 ** ((64 - 69) / 12)
+    tone = sum(np.sin(2 * np.pi * n * hz * t) / n for n in range(1, 8)) * np.exp(-2 * t)
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, 0.4 * tone, rate)
+    asked = Asked(pitches=Keys(60, 72), multisample=True)
+    plan = told.around(run, path, asked, spread=0.0, num=1, seed=0, temperature=0.0)
+    assert plan.num == 13
+    rows = facts(plan)
+    np.testing.assert_array_equal(rows[:, 1], np.arange(60, 73))
+    assert np.isnan(rows[:, 0]).all()
+    # Told its pitch, the sound lies where the model expects a sound of that pitch to lie.
+    untold = latents.around(run, path, spread=0.0, num=1, seed=0, temperature=0.0)
+    assert np.linalg.norm(plan.latents[0]) < np.linalg.norm(untold.prior.means[0])
+
+
+def test_the_door_tells_what_it_is_told(run):
+    player = Synthesizer(*run)
+    key = jax.random.key(3)
+    sounds = player.sample(key, 4, label="held", pitch=64, temperature=0.5)
+    plan = told.draws(run, Asked("held", Keys(64, 64)), num=4, seed=3, temperature=0.5)
+    z = player.draw(key, 4, label="held", pitch=64, temperature=0.5)
+    decoder = generate.make_decoder(run.config, "FLOAT")
+    chunk = generate.chunk_size()
+    rows = np.pad(z, ((0, chunk - 4), (0, 0))), np.pad(facts(plan), ((0, chunk - 4), (0, 0)))
+    np.testing.assert_array_equal(sounds, decoder(run.instrument, *rows)["samples"][:4])
+    other = player.decode(z, label="held", pitch=72)
+    assert np.abs(other - sounds).max() > 0.1
+    np.testing.assert_array_equal(player.decode(z[0], label="held", pitch=64), sounds[0])
+    with pytest.raises(ValueError, match="cannot be told pitch"):
+        Synthesizer(*run._replace(vocabulary=conditions.Vocabulary())).decode(z, pitch=60)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 
-from vaejax import generate
+from vaejax import conditions, generate
 from vaejax.checkpoint import Run
 from vaejax.config import Config
 from vaejax.data import files
@@ -37,9 +37,11 @@ def encode_clips(run: Run, waveforms: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def encoder(run: Run) -> Callable[[Any], Any]:
-    """Waveforms [ENCODE_CHUNK, num_samples] to posterior means and logvars, in one program."""
+    """Waveforms [ENCODE_CHUNK, num_samples] to posterior means and logvars, in one program, with
+    the model told nothing of them."""
     encode = generate.make_encoder(run.config)
-    return partial(encode, run.instrument.params, run.instrument.fitted)
+    nothing = conditions.nothing(run.vocabulary, 1)[0]
+    return lambda clips: encode(run.instrument.params, run.instrument.fitted, clips, nothing)
 
 
 def read_file(run: Run, path: Path) -> np.ndarray:

@@ -185,17 +185,17 @@ def chunk_size() -> int:
 
 @lru_cache
 def make_encoder(config: Config):
-    """Compiles `encode`, told nothing, for `ENCODE_CHUNK` clips at a time.
+    """Compiles `encode` for `ENCODE_CHUNK` clips at a time.
 
     Returns:
-      encode(params, fitted, waveforms [ENCODE_CHUNK, num_samples]) -> mean, logvar, both
-      [ENCODE_CHUNK, latent_dim].
+      encode(params, fitted, waveforms [ENCODE_CHUNK, num_samples], facts [num_facts] of all of
+      them) -> mean, logvar, both [ENCODE_CHUNK, latent_dim].
     """
 
     @jax.jit
-    def means(params, fitted, waveforms):
-        nothing = jnp.zeros(fitted.linear.condition_dim)
-        return jax.vmap(lambda w: encode(params, fitted, w, nothing, config=config))(waveforms)
+    def means(params, fitted, waveforms, facts):
+        told = condition_of(facts, fitted, config)
+        return jax.vmap(lambda w: encode(params, fitted, w, told, config=config))(waveforms)
 
     return means
 

@@ -30,13 +30,13 @@ def midi_number(text: str) -> float:
 class Keys(NamedTuple):
     """A range of keys, both ends included."""
 
-    low: int
-    high: int
+    low: float
+    high: float
 
     @property
     def num(self) -> int:
         """How many."""
-        return self.high - self.low + 1
+        return int(self.high - self.low) + 1
 
 
 def parse_keys(text: str) -> Keys:

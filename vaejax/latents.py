@@ -130,13 +130,16 @@ def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperat
     """Variations of one sound: its posterior, widened by spread times the whole set's shape."""
     mean, variance = encoding.encode_file(run, path)
     shape = _spread(run)
-    mixture = Mixture(
-        jnp.zeros(1),
-        mean[None],
-        jnp.linalg.cholesky(jnp.diag(variance) + spread**2 * shape @ shape.T)[None],
-    )
+    mixture = widened(mean, variance, spread=spread, covariance=shape @ shape.T)
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
     return draws(mixture, about, num=num, seed=seed, temperature=temperature)
+
+
+def widened(mean, variance, *, spread: float, covariance) -> Mixture:
+    """A posterior, mean and variance [latent_dim] each, widened by spread times the shape of the
+    whole set, covariance [latent_dim, latent_dim]."""
+    cholesky = jnp.linalg.cholesky(jnp.diag(variance) + spread**2 * covariance)
+    return Mixture(jnp.zeros(1), mean[None], cholesky[None])
 
 
 def between(run: Run, a: Path, b: Path, *, num: int, path: str = "straight") -> Plan:

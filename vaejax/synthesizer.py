@@ -16,8 +16,10 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import checkpoint, conditions, encoding, generate, latents
+from vaejax import checkpoint, conditions, encoding, generate, latents, told
 from vaejax.checkpoint import Run
+from vaejax.keys import Keys
+from vaejax.priors import Mixture
 
 
 class Synthesizer(Run):
@@ -34,6 +36,7 @@ class Synthesizer(Run):
         temperature: float = 1.0,
         prior: Literal["aggregate", "standard"] = "aggregate",
         label: str | None = None,
+        pitch: float | None = None,
     ) -> np.ndarray:
         """New sounds: `decode` of `draw`.
 
@@ -42,14 +45,21 @@ class Synthesizer(Run):
           num: sounds, at least 1.
           temperature: spread of the draws, >= 0; below 1 nearer to what is typical.
           prior: `aggregate`, where the training sounds lie, or `standard`, N(0, I).
-          label: draw from the region of the training sounds of this folder instead.
+          label: draw from the region of the training sounds of this folder instead; a model that
+            is told labels is told it.
+          pitch: MIDI number that the model is told, if it is one that is told pitches.
 
         Returns:
           [num, num_samples], peak at `run.config.sound.peak_db`.
         Raises:
-          ValueError: num < 1, a negative temperature, or a label that the run does not know.
+          ValueError: num < 1, a negative temperature, a label that the run does not know, or a
+            pitch for a model that cannot be told one.
         """
-        return self.decode(self.draw(key, num, temperature=temperature, prior=prior, label=label))
+        asked = self._asked(label, pitch)
+        z = self.draw(key, num, temperature=temperature, prior=prior, label=label, pitch=pitch)
+        if asked is None:
+            return self.decode(z)
+        return self._sounds(z, told.facts_for(self, asked, key)(np.arange(num)))
 
     def draw(
         self,
@@ -59,6 +69,7 @@ class Synthesizer(Run):
         temperature: float = 1.0,
         prior: Literal["aggregate", "standard"] = "aggregate",
         label: str | None = None,
+        pitch: float | None = None,
     ) -> np.ndarray:
         """Latents [num, latent_dim] of new sounds; for the options see `sample`."""
         if num < 1:
@@ -67,7 +78,11 @@ class Synthesizer(Run):
             raise ValueError(f"temperature={temperature} must not be negative")
         if prior not in ("aggregate", "standard"):
             raise ValueError(f"prior={prior!r} must be 'aggregate' or 'standard'")
-        if label is None:
+        density: Mixture
+        if (asked := self._asked(label, pitch)) is not None:
+            asked.facts(self)  # whether it can be told
+            density = told.density(self, label)
+        elif label is None:
             density = latents.prior_density(self, prior)
         else:
             density = latents.label_density(self, label)
@@ -96,26 +111,23 @@ class Synthesizer(Run):
         mean, logvar = encoding.encode_clips(self, clips / np.where(peak > 0, peak, 1))
         return (mean[0], logvar[0]) if one else (mean, logvar)
 
-    def decode(self, z) -> np.ndarray:
+    def decode(self, z, *, label: str | None = None, pitch: float | None = None) -> np.ndarray:
         """The sounds that latents stand for, phase recovery included.
 
         Args:
           z: [latent_dim] for one, or [num, latent_dim].
+          label, pitch: what the model is told of all of them, if it is one that is told; nothing
+            by default.
 
         Returns:
           [num_samples] for one, or [num, num_samples]; peak at `run.config.sound.peak_db`, faded
           at the end.
         Raises:
-          ValueError: another width, or values that are not finite.
+          ValueError: another width, values that are not finite, or a model that cannot be told.
         """
         points, one = self._batch(z, "z", self.config.model.latent_dim)
-        decoder = generate.make_decoder(self.config, "FLOAT")
-        told = conditions.nothing(self.vocabulary, generate.chunk_size())
-        waveforms = generate.in_chunks(
-            lambda rows: decoder(self.instrument, rows, told)["samples"],
-            points,
-            generate.chunk_size(),
-        )
+        facts = conditions.facts_from(self.vocabulary, {"label": label, "pitch": pitch})
+        waveforms = self._sounds(points, np.tile(facts, (len(points), 1)))
         return waveforms[0] if one else waveforms
 
     def morph(
@@ -146,6 +158,22 @@ class Synthesizer(Run):
           FileNotFoundError: no such file. ValueError: it is not usable; says why.
         """
         return encoding.read_file(self, Path(path))
+
+    def _asked(self, label: str | None, pitch: float | None) -> told.Asked | None:
+        """What the model is to be told of new sounds; None where it is nothing."""
+        if pitch is None and not (label is not None and self.vocabulary.labels):
+            return None
+        return told.Asked(label, None if pitch is None else Keys(pitch, pitch))
+
+    def _sounds(self, points: np.ndarray, facts: np.ndarray) -> np.ndarray:
+        """[num, num_samples] of latents [num, latent_dim] and facts [num, num_facts]."""
+        decoder = generate.make_decoder(self.config, "FLOAT")
+        width = points.shape[1]
+        return generate.in_chunks(
+            lambda rows: decoder(self.instrument, rows[:, :width], rows[:, width:])["samples"],
+            np.concatenate([points, facts], axis=1),
+            generate.chunk_size(),
+        )
 
     def _batch(self, array, name: str, width: int) -> tuple[np.ndarray, bool]:
         """[num, width] float32, and whether it was given as one row."""

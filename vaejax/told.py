@@ -5,15 +5,22 @@ What is asked for is told; what is not asked for is told as of a training sound 
 answers less sharply. z comes from where training sounds lie when the model is told all of them.
 """
 
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import conditions, generate, latents, priors
+from vaejax import conditions, encoding, generate, latents, priors
 from vaejax.checkpoint import Aggregate, Run
+from vaejax.data.pitches import MIN_CLARITY
 from vaejax.keys import Keys
 from vaejax.latents import Plan
 from vaejax.priors import Mixture
+from vaejax.signal.pitch import pitch
 
 # Folded into the key of a sound for the training sound whose facts it borrows.
 BORROWED = 1
@@ -52,77 +59,162 @@ def density(run: Run, label: str | None) -> Mixture:
     )
 
 
-def draw_facts(run: Run, key, indices: np.ndarray, values: dict) -> np.ndarray:
-    """Facts [len(indices), num_facts] of sounds: `values` where given, else borrowed.
+class Asked(NamedTuple):
+    """What sounds are asked for; what is None is left open."""
 
-    Args:
-      key: of the run's draws; sound i borrows from fold_in(key, i) alone.
-    """
-    wanted = conditions.facts_from(run.vocabulary, values)
-    known = aggregate_of(run).posteriors.rows
-    chosen = np.arange(len(known))
-    if values.get("label") is not None:
-        chosen = np.flatnonzero(latents.rows_with_label(run, values["label"]))
-    files = [run.data["files"][row] for row in known[chosen]]
-    table = conditions.facts_of(run.vocabulary, files)
+    label: str | None = None
+    pitches: Keys | None = None
+    """Sound i has key low + i % num."""
+    factors: tuple[tuple[str, float], ...] = ()
+    """(name, value) of each."""
+    multisample: bool = False
+    """Each draw of z is played at every key of `pitches`, one after the other."""
 
-    def one(index):
-        own = jax.random.fold_in(jax.random.fold_in(key, index), BORROWED)
-        return jax.random.randint(own, (), 0, len(files))
+    @property
+    def keys_per_draw(self) -> int:
+        """Sounds that share a z."""
+        return self.pitches.num if self.multisample and self.pitches is not None else 1
 
-    borrowed = table[np.asarray(jax.vmap(one)(jnp.asarray(indices, jnp.uint32)))]
-    return np.where(np.isnan(wanted), borrowed, wanted).astype(np.float32)
+    def facts(self, run: Run) -> np.ndarray:
+        """What is asked for as facts [num_facts], the first key for all.
+
+        Raises:
+          ValueError: the model cannot be told that, or there is no such label.
+        """
+        pitch = None if self.pitches is None else self.pitches.low
+        values = {**dict(self.factors), "label": self.label, "pitch": pitch}
+        return conditions.facts_from(run.vocabulary, values)
+
+    def with_keys(self, run: Run, facts: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        """Facts [n, num_facts] of sounds, each with its own key."""
+        if self.pitches is not None:
+            facts = facts.copy()
+            at = conditions.fact_names(run.vocabulary).index("pitch")
+            facts[:, at] = self.pitches.low + indices % self.pitches.num
+        return facts
 
 
-def draws(
-    run: Run,
-    *,
-    num: int,
-    seed: int,
-    temperature: float,
-    label: str | None = None,
-    pitches: Keys | None = None,
-    factors: dict[str, float] | None = None,
-    multisample: bool = False,
-) -> Plan:
+def draws(run: Run, asked: Asked, *, num: int, seed: int, temperature: float) -> Plan:
     """New sounds of a label, of a range of pitches, of some factors, or all of these.
-
-    Args:
-      pitches: sound i has key low + i % pitches.num.
-      multisample: `num` draws of z, each played at every key of `pitches`.
 
     Raises:
       ValueError: the model cannot be told that, no such label, or an unfinished run.
     """
-    values = {**(factors or {}), "label": label}
-    asked = {**values, "pitch": None if pitches is None else pitches.low}
-    conditions.facts_from(run.vocabulary, asked)  # before anything else, whether it can be told
-    mixture = density(run, label)
-    key = jax.random.key(seed)
-    keys = 1 if pitches is None or not multisample else pitches.num
+    facts = facts_for(run, asked, jax.random.key(seed))
+    mixture = density(run, asked.label)
+    about = {"label": asked.label, "prior": "told" if asked.label is None else "label"}
+    plan = latents.draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    return _played(plan._replace(facts=facts), asked)
+
+
+def facts_for(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]:
+    """What the model is told of sounds drawn with a key: indices [n] -> [n, num_facts].
+
+    Raises:
+      ValueError: the model cannot be told that, no such label, or an unfinished run.
+    """
+    wanted = asked.facts(run)
+    borrow = _lender(run, asked.label, key)
 
     def facts(indices: np.ndarray) -> np.ndarray:
-        told = draw_facts(run, key, indices // keys, values)
-        if pitches is not None:
-            at = conditions.fact_names(run.vocabulary).index("pitch")
-            told[:, at] = pitches.low + indices % pitches.num
-        return told
+        borrowed = borrow(indices // asked.keys_per_draw)
+        told = np.where(np.isnan(wanted), borrowed, wanted).astype(np.float32)
+        return asked.with_keys(run, told, indices)
 
-    about = {"label": label, "prior": "told" if label is None else "label"}
+    return facts
+
+
+def around(
+    run: Run,
+    path: Path,
+    asked: Asked,
+    *,
+    spread: float,
+    num: int,
+    seed: int,
+    temperature: float,
+) -> Plan:
+    """Variations of one sound at other pitches, or told other factors.
+
+    The sound is encoded with the model told its pitch, as it is heard, so that z need not say it.
+
+    Raises:
+      FileNotFoundError: no such file. ValueError: it is not usable, or as `draws`.
+    """
+    wanted = asked.facts(run)
+    waveform = encoding.read_file(run, path)
+    own = conditions.facts_from(run.vocabulary, {"pitch": _heard(run, waveform)})
+    encode = generate.make_encoder(run.config)
+    parts = run.instrument.params, run.instrument.fitted
+    mean, logvar = generate.in_chunks(
+        lambda clips: encode(*parts, clips, own), waveform[None], generate.ENCODE_CHUNK
+    )
+    posteriors = aggregate_of(run).posteriors
+    mixture = latents.widened(
+        jnp.asarray(mean[0]),
+        jnp.exp(logvar[0]),
+        spread=spread,
+        covariance=priors.covariance(posteriors.means, posteriors.variances),
+    )
+    told = np.where(np.isnan(wanted), own, wanted).astype(np.float32)
+
+    def facts(indices: np.ndarray) -> np.ndarray:
+        return asked.with_keys(run, np.tile(told, (len(indices), 1)), indices)
+
+    about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
     plan = latents.draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    return _played(plan._replace(facts=facts), asked)
+
+
+def _heard(run: Run, waveform: np.ndarray) -> float | None:
+    """The pitch of a clip [num_samples] as a MIDI number, or None: not told, or there is none."""
+    if not run.vocabulary.pitch:
+        return None
+    hz, clarity = pitch(waveform, sample_rate=run.config.data.sample_rate)
+    return 69 + 12 * math.log2(float(hz) / 440) if clarity >= MIN_CLARITY else None
+
+
+def _lender(run: Run, label: str | None, key) -> Callable[[np.ndarray], np.ndarray]:
+    """Facts of training sounds, of one label or of all: indices [n] -> [n, num_facts].
+
+    Sound i borrows those of a training sound that is drawn with fold_in(key, i) alone.
+    """
+    known = aggregate_of(run).posteriors.rows
+    if label is not None:
+        known = known[latents.rows_with_label(run, label)]
+    table = conditions.facts_of(run.vocabulary, [run.data["files"][row] for row in known])
+
+    @jax.jit
+    def choose(indices):
+        def one(index):
+            own = jax.random.fold_in(jax.random.fold_in(key, index), BORROWED)
+            return jax.random.randint(own, (), 0, len(table))
+
+        return jax.vmap(one)(indices)
+
+    def borrow(indices: np.ndarray) -> np.ndarray:
+        chosen = generate.in_chunks(choose, indices.astype(np.uint32), generate.chunk_size())
+        return table[chosen]
+
+    return borrow
+
+
+def _played(plan: Plan, asked: Asked) -> Plan:
+    """The plan with each of its draws played at every key, if that is asked for."""
+    keys = asked.keys_per_draw
     if keys == 1:
-        return plan._replace(facts=facts)
-    draw = generate.make_drawer()
+        return plan
+    assert plan.prior is not None
+    drawer, key = generate.make_drawer(), jax.random.key(plan.seed)
     points = generate.in_chunks(
-        lambda indices: draw(mixture, key, indices, jnp.float32(temperature)),
-        np.arange(num, dtype=np.uint32),
+        lambda indices: drawer(plan.prior, key, indices, jnp.float32(plan.temperature)),
+        np.arange(plan.num, dtype=np.uint32),
         generate.chunk_size(),
     )
     return plan._replace(
-        num=num * keys,
-        stems=latents.numbered(num * keys, label),
+        num=plan.num * keys,
+        stems=latents.numbered(plan.num * keys, plan.about["label"]),
         latents=np.repeat(points, keys, axis=0),
         prior=None,
-        facts=facts,
         about={**plan.about, "multisample": keys},
     )
