@@ -82,9 +82,10 @@ def test_another_format_inversion_or_temperature_changes_just_that(sample, first
     wav, _ = soundfile.read(first / "00005_bell.wav", dtype="int32")
     np.testing.assert_array_equal(flac, wav)
 
-    assert sample(tmp_path / "pghi", *argv, "--inversion", "pghi").code == 0
+    other = ["--inversion", "pghi", "--subtype", "PCM_16"]
+    assert sample(tmp_path / "pghi", *argv, *other).code == 0
     (row,) = manifest(tmp_path / "pghi")
-    assert (row["inversion"], row["subtype"]) == ("pghi", "PCM_24")
+    assert (row["inversion"], row["subtype"], row["temperature"]) == ("pghi", "PCM_16", 0.8)
     np.testing.assert_array_equal(
         np.load(tmp_path / "pghi/latents.npy"), np.load(first / "latents.npy")[[5]]
     )
