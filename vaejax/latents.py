@@ -215,7 +215,8 @@ def reconstruct(run: Run, path: Path) -> Plan:
     """Sounds through the model, under their own names.
 
     Raises:
-      FileNotFoundError: no such file or folder. ValueError: no usable sound in it.
+      FileNotFoundError: no such file or folder.
+      ValueError: no usable sound in it.
     """
     if path.is_dir():
         sounds, _ = files.find_files(path)
@@ -273,7 +274,8 @@ def from_file(run: Run, path: Path) -> Plan:
     """Latents from a .npy file.
 
     Raises:
-      FileNotFoundError, ValueError: no such file, no array, or of another width.
+      FileNotFoundError: no such file.
+      ValueError: it holds no array, or one of another width.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")

@@ -58,7 +58,8 @@ def read(path: Path, indices: Sequence[int]) -> Original:
       indices: of the sounds that are wanted; all of the file if there are none.
 
     Raises:
-      FileNotFoundError: no such file. ValueError: it is no manifest, or lacks one of the sounds.
+      FileNotFoundError: no such file.
+      ValueError: it is no manifest, or lacks one of the sounds.
     """
     if path.is_dir():
         path = path / MANIFEST

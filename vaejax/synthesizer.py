@@ -155,7 +155,8 @@ class Synthesizer(Run):
         silence before it, cropped or padded, at a peak of 1.
 
         Raises:
-          FileNotFoundError: no such file. ValueError: it is not usable; says why.
+          FileNotFoundError: no such file.
+          ValueError: it is not usable; says why.
         """
         return encoding.read_file(self, Path(path))
 
