@@ -101,11 +101,77 @@ def test_riff_chunks_are_whole_even_and_sum_up(subtype, num_samples):
         chunks[name] = encoded[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
     assert at == len(encoded)
-    kind, channels, rate, speed, block, bits = struct.unpack("<HHIIHH", chunks[b"fmt "])
+    kind, channels, rate, speed, block, bits = struct.unpack("<HHIIHH", chunks[b"fmt "][:16])
+    # Other formats than PCM state the size of an extension.
+    assert chunks[b"fmt "][16:] == (b"\0\0" if subtype == "FLOAT" else b"")
     assert (kind, channels, rate) == (3 if subtype == "FLOAT" else 1, 1, RATE)
     assert block == bits // 8
     assert speed == RATE * block
     assert len(chunks[b"data"]) == num_samples * block
+
+
+def chunks_of(encoded):
+    """Names and bodies of the chunks of a RIFF file, in order."""
+    at, found = 12, []
+    while at < len(encoded):
+        name, length = struct.unpack("<4sI", encoded[at : at + 8])
+        found.append((name, encoded[at + 8 : at + 8 + length]))
+        at += 8 + length + length % 2
+    assert at == len(encoded)
+    return found
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_tags_follow_the_samples_in_chunks_of_their_own(tmp_path, subtype):
+    samples = noise(1001)
+    tags = wav.Tags("run 12ab, seed 0, index 7", 47.75, (100, 899))
+    encoded = wav.encode_sound(samples, RATE, suffix=".wav", subtype=subtype, tags=tags)
+    assert struct.unpack("<I", encoded[4:8])[0] == len(encoded) - 8
+    names = [name for name, _ in chunks_of(encoded)]
+    expected = [b"fmt ", b"fact", b"data", b"smpl", b"LIST"]
+    assert names == [n for n in expected if subtype == "FLOAT" or n != b"fact"]
+    chunks = dict(chunks_of(encoded))
+    smpl = struct.unpack("<9I6I", chunks[b"smpl"])
+    # Period in nanoseconds; key 47 and three quarters of a semitone; one loop without data.
+    assert smpl[:9] == (0, 0, round(1e9 / RATE), 47, 3 * 2**30, 0, 0, 1, 0)
+    assert smpl[9:] == (0, 0, 100, 899, 0, 0)
+    assert chunks[b"LIST"][:4] == b"INFO"
+    info = dict(chunks_of(b"RIFF\0\0\0\0" + chunks[b"LIST"]))
+    assert info[b"ICMT"] == b"run 12ab, seed 0, index 7\0"
+    assert info[b"ISFT"].startswith(b"vaejax")
+    # A reader that did not write it finds the same samples and texts.
+    (tmp_path / "a.wav").write_bytes(encoded)
+    with soundfile.SoundFile(tmp_path / "a.wav") as file:
+        assert file.comment == tags.comment
+        np.testing.assert_array_equal(file.read(), samples / 2**15)
+        assert "Midi Note    : 47" in file.extra_info
+        assert "Start :   100  End :   899" in file.extra_info
+
+
+@pytest.mark.parametrize(
+    ("root", "key", "fraction"),
+    [(60, 60, 0), (-3.0, 0, 0), (140.0, 127, 0), (59.9999999999999, 59, 2**32 - 1), (None, 60, 0)],
+)
+def test_roots_stay_on_the_keyboard(root, key, fraction):
+    tags = wav.Tags(root=root, loop=(0, 9))
+    encoded = wav.encode_sound(noise(10), RATE, suffix=".wav", subtype="PCM_16", tags=tags)
+    assert struct.unpack("<5I", dict(chunks_of(encoded))[b"smpl"][:20])[3:] == (key, fraction)
+
+
+def test_without_a_root_there_is_no_sampler_chunk_and_without_tags_none_at_all():
+    def names(tags):
+        encoded = wav.encode_sound(noise(10), RATE, suffix=".wav", subtype="PCM_16", tags=tags)
+        return [name for name, _ in chunks_of(encoded)]
+
+    assert names(wav.Tags("from a run")) == [b"fmt ", b"data", b"LIST"]
+    assert names(None) == [b"fmt ", b"data"]
+
+
+def test_flac_says_where_it_comes_from(tmp_path):
+    wav.write_sound(tmp_path / "a.flac", noise(), RATE, tags=wav.Tags("index 7", 60.0, (1, 9)))
+    with soundfile.SoundFile(tmp_path / "a.flac") as file:
+        assert file.comment == "index 7"
+        np.testing.assert_array_equal(file.read(dtype="int16"), noise())
 
 
 def test_bytes_are_the_same_at_another_second():

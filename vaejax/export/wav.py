@@ -17,9 +17,11 @@ import queue
 import struct
 import threading
 from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import soundfile
@@ -32,9 +34,23 @@ MANIFEST, LATENTS, SHEET = "manifest.jsonl", "latents.npy", "index.html"
 PARTIAL_PREFIX = ".vaejax-partial-"
 # Stands in the head of every page of the contact sheet, and marks it as ours to replace.
 SHEET_MARK = '<meta name="generator" content="vaejax">'
+# First line of an SFZ instrument; the same for those.
+SFZ_MARK = "// made by vaejax"
 
 _BITS = {"PCM_16": 16, "PCM_24": 24, "FLOAT": 32}
 _FORMAT_PCM, _FORMAT_FLOAT = 1, 3
+
+
+class Tags(NamedTuple):
+    """What a file says of itself beside its samples. No date: the same sound, the same bytes."""
+
+    comment: str | None = None
+    """Where the sound comes from; INFO chunk `ICMT`, in FLAC `COMMENT`."""
+    root: float | None = None
+    """Pitch of the sound as a MIDI note number, 60.5 a quarter tone above middle C; `smpl` chunk,
+    which FLAC lacks."""
+    loop: tuple[int, int] | None = None
+    """First and last sample of the loop, both played; `smpl` chunk."""
 
 
 class WriteError(OSError):
@@ -85,14 +101,17 @@ def quantize(samples: np.ndarray, subtype: str) -> np.ndarray:
     return whole.astype(np.int16) if subtype == "PCM_16" else whole.astype(np.int32) << 8
 
 
-def encode_sound(samples: np.ndarray, sample_rate: int, *, suffix: str, subtype: str) -> bytes:
-    """The bytes of a sound file; the same samples always give the same bytes.
+def encode_sound(
+    samples: np.ndarray, sample_rate: int, *, suffix: str, subtype: str, tags: Tags | None = None
+) -> bytes:
+    """The bytes of a sound file; the same samples and tags always give the same bytes.
 
     Args:
       samples: as for `quantize`.
       sample_rate: Hz.
       suffix: ".wav" or ".flac".
       subtype: "PCM_16", "PCM_24" or "FLOAT"; FLAC holds integers only.
+      tags: None for a file of nothing but samples.
     Returns:
       A complete file.
     Raises:
@@ -104,11 +123,16 @@ def encode_sound(samples: np.ndarray, sample_rate: int, *, suffix: str, subtype:
     if suffix == ".flac" and subtype == "FLOAT":
         raise ValueError("FLAC holds integers only; use PCM_16 or PCM_24, or write .wav for FLOAT")
     stored = quantize(samples, subtype)
-    return (_wav_bytes if suffix == ".wav" else _flac_bytes)(stored, sample_rate, subtype)
+    return (_wav_bytes if suffix == ".wav" else _flac_bytes)(stored, sample_rate, subtype, tags)
 
 
 def write_sound(
-    path: str | os.PathLike, samples: np.ndarray, sample_rate: int, *, subtype: str = "PCM_16"
+    path: str | os.PathLike,
+    samples: np.ndarray,
+    sample_rate: int,
+    *,
+    subtype: str = "PCM_16",
+    tags: Tags | None = None,
 ) -> None:
     """Writes one sound file whole, or not at all.
 
@@ -117,13 +141,14 @@ def write_sound(
       samples: as for `quantize`.
       sample_rate: Hz.
       subtype: "PCM_16", "PCM_24" or "FLOAT".
+      tags: as for `encode_sound`.
     Raises:
       ValueError: the samples do not fit the file, see `encode_sound`.
       WriteError: disk full, no permission, no such folder. What stood at `path` stays as it was.
     """
     path = Path(path)
     try:
-        encoded = encode_sound(samples, sample_rate, suffix=path.suffix, subtype=subtype)
+        encoded = encode_sound(samples, sample_rate, suffix=path.suffix, subtype=subtype, tags=tags)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     # One name per thread: short, so that it fits wherever the real name fits.
@@ -197,7 +222,9 @@ class SoundWriter:
         self.sample_rate = sample_rate
         self.subtype = subtype
         self.num_complete = 0
-        self._queue: queue.Queue[tuple[Path, np.ndarray] | None] = queue.Queue(max_pending)
+        self._queue: queue.Queue[tuple[Path, np.ndarray, Tags | None] | None] = queue.Queue(
+            max_pending
+        )
         self._lock = threading.Lock()
         self._error: Exception | None = None
         self._closed = False
@@ -208,19 +235,22 @@ class SoundWriter:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, path: str | os.PathLike, samples: np.ndarray) -> None:
+    def submit(
+        self, path: str | os.PathLike, samples: np.ndarray, tags: Tags | None = None
+    ) -> None:
         """Queues one sound; waits while the queue is full.
 
         Args:
           path: where to, as for `write_sound`.
           samples: as for `quantize`; must not be changed afterwards.
+          tags: as for `encode_sound`.
         Raises:
           WriteError, ValueError: an earlier sound could not be written.
         """
         if self._closed:
             raise RuntimeError("this SoundWriter is closed")
         self._raise_first_error()
-        self._queue.put((Path(path), np.asarray(samples)))
+        self._queue.put((Path(path), np.asarray(samples), tags))
 
     def close(self) -> None:
         """Waits until everything is on disk, ends the threads, raises the first error if any."""
@@ -266,9 +296,9 @@ class SoundWriter:
         while (item := self._queue.get()) is not None:
             if self._error is not None:
                 continue  # Empties the queue, so that a waiting `submit` wakes up.
-            path, samples = item
+            path, samples, tags = item
             try:
-                write_sound(path, samples, self.sample_rate, subtype=self.subtype)
+                write_sound(path, samples, self.sample_rate, subtype=self.subtype, tags=tags)
             except Exception as error:  # A dead thread would leave `submit` waiting for ever.
                 with self._lock:
                     self._error = self._error or error
@@ -283,7 +313,7 @@ def prepare_folder(
     """Makes an output folder ready, and never lets a run write over what is not its own.
 
     With `overwrite`, the files of an earlier run are removed: those its manifest lists, the
-    manifest, the latents, the contact sheet. Anything else stays.
+    manifest, the latents, the contact sheet, instruments. Anything else stays.
 
     Args:
       out: the folder; created, with its parents, when missing.
@@ -340,8 +370,11 @@ def _requantize(samples: np.ndarray, subtype: str) -> np.ndarray:
     return whole.astype(np.int16) if subtype == "PCM_16" else whole.astype(np.int32) << 8
 
 
-def _wav_bytes(stored: np.ndarray, sample_rate: int, subtype: str) -> bytes:
-    """RIFF/WAVE: `fmt `, for floats the `fact` chunk the standard asks for, `data`."""
+def _wav_bytes(
+    stored: np.ndarray, sample_rate: int, subtype: str, tags: Tags | None = None
+) -> bytes:
+    """RIFF/WAVE: `fmt `, for floats the `fact` chunk the standard asks for, `data`, then what
+    `tags` say: samples begin where they do in the simplest of files."""
     channels = 1 if stored.ndim == 1 else stored.shape[1]
     width = _BITS[subtype] // 8
     if subtype == "PCM_24":
@@ -351,25 +384,74 @@ def _wav_bytes(stored: np.ndarray, sample_rate: int, subtype: str) -> bytes:
         data = stored.astype(stored.dtype.newbyteorder("<"), copy=False).tobytes()
     kind = _FORMAT_FLOAT if subtype == "FLOAT" else _FORMAT_PCM
     block = channels * width
-    chunks = b"fmt " + struct.pack(
-        "<IHHIIHH", 16, kind, channels, sample_rate, sample_rate * block, block, 8 * width
+    about = struct.pack(
+        "<HHIIHH", kind, channels, sample_rate, sample_rate * block, block, 8 * width
     )
+    if kind == _FORMAT_FLOAT:  # Whatever is not PCM says how much is to follow: nothing.
+        about += struct.pack("<H", 0)
+    chunks = [*_chunk(b"fmt ", about)]
     if kind == _FORMAT_FLOAT:
-        chunks += b"fact" + struct.pack("<II", 4, len(stored))
-    chunks += b"data" + struct.pack("<I", len(data))
-    padding = b"\0" * (len(data) % 2)  # Chunks are even; their stated size is not padded.
-    size = 4 + len(chunks) + len(data) + len(padding)
+        chunks += _chunk(b"fact", struct.pack("<I", len(stored)))
+    chunks += _chunk(b"data", data)
+    if tags is not None:
+        if tags.root is not None or tags.loop is not None:
+            chunks += _chunk(b"smpl", _smpl(tags, sample_rate))
+        chunks += _chunk(b"LIST", _info(tags))
+    size = 4 + sum(map(len, chunks))
     if size >= 2**32:
         raise ValueError(f"a WAV holds 4 GiB at most, these samples need {size / 2**30:.1f} GiB")
-    return b"".join((b"RIFF", struct.pack("<I", size), b"WAVE", chunks, data, padding))
+    return b"".join((b"RIFF", struct.pack("<I", size), b"WAVE", *chunks))
 
 
-def _flac_bytes(stored: np.ndarray, sample_rate: int, subtype: str) -> bytes:
-    file = io.BytesIO()
+def _chunk(name: bytes, body: bytes) -> tuple[bytes, bytes, bytes]:
+    """A RIFF chunk in parts. It takes an even number of bytes; its stated size is not padded."""
+    return name + struct.pack("<I", len(body) % 2**32), body, b"\0" * (len(body) % 2)
+
+
+def _smpl(tags: Tags, sample_rate: int) -> bytes:
+    """Body of a `smpl` chunk: no maker, period of a sample in nanoseconds, key and how far above
+    it the sound is (in 2**-32 semitones), no SMPTE, loops. Middle C without a root."""
+    pitch = 60.0 if tags.root is None else min(max(tags.root, 0.0), 127.0)
+    key = int(pitch)
+    fraction = min(round((pitch - key) * 2**32), 2**32 - 1)
+    loops = [] if tags.loop is None else [tags.loop]
+    head = struct.pack("<9I", 0, 0, round(1e9 / sample_rate), key, fraction, 0, 0, len(loops), 0)
+    # Name, forward, first and last sample, no fraction, for ever.
+    bodies = (struct.pack("<6I", 0, 0, first, last, 0, 0) for first, last in loops)
+    return head + b"".join(bodies)
+
+
+def _info(tags: Tags) -> bytes:
+    """Body of a LIST chunk of type INFO: software and comment, texts that end in a zero byte."""
+    fields = {b"ISFT": software(), b"ICMT": tags.comment}
+    texts = ((name, text.encode() + b"\0") for name, text in fields.items() if text)
+    return b"INFO" + b"".join(part for name, text in texts for part in _chunk(name, text))
+
+
+@cache
+def software() -> str:
+    """`vaejax` and its version, as far as it is installed."""
     try:
-        soundfile.write(file, stored, sample_rate, format="FLAC", subtype=subtype)
+        return f"vaejax {metadata.version('vaejax')}"
+    except metadata.PackageNotFoundError:
+        return "vaejax"
+
+
+def _flac_bytes(
+    stored: np.ndarray, sample_rate: int, subtype: str, tags: Tags | None = None
+) -> bytes:
+    file = io.BytesIO()
+    channels = 1 if stored.ndim == 1 else stored.shape[1]
+    try:
+        with soundfile.SoundFile(
+            file, "w", sample_rate, channels, format="FLAC", subtype=subtype
+        ) as flac:
+            if tags is not None:
+                flac.software = software()
+                if tags.comment:
+                    flac.comment = tags.comment
+            flac.write(stored)
     except soundfile.LibsndfileError as error:
-        channels = 1 if stored.ndim == 1 else stored.shape[1]
         raise ValueError(
             f"FLAC cannot hold {channels} channels at {sample_rate} Hz ({error.error_string})"
         ) from error
@@ -390,6 +472,10 @@ def _files_of_earlier_run(out: Path) -> Iterator[Path]:
         with page.open("rb") as file:
             if SHEET_MARK.encode() in file.read(4096):
                 yield page
+    for instrument in out.glob("*.sfz"):
+        with instrument.open("rb") as file:
+            if file.readline().strip() == SFZ_MARK.encode():
+                yield instrument
     names = _manifest_names(out / MANIFEST)
     if names is None:
         return
