@@ -41,6 +41,16 @@ def k_weighting_coefficients(sample_rate: float) -> tuple[np.ndarray, np.ndarray
     return np.stack([shelf / a0, [1.0, -2.0, 1.0]]), np.stack([shelf_a / a0, pass_a / b0])
 
 
+def k_weighting_response(size: int, sample_rate: float) -> np.ndarray:
+    """The complex response of K-weighting at the `size // 2 + 1` bins of a real transform."""
+    delay = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
+    numerators, denominators = k_weighting_coefficients(sample_rate)
+    response = np.ones_like(delay)
+    for b, a in zip(numerators, denominators, strict=True):
+        response *= np.polyval(b[::-1], delay) / np.polyval(a[::-1], delay)
+    return response
+
+
 def k_weight(waveform, *, sample_rate: float) -> jax.Array:
     """Applies K-weighting over the last axis, in the frequency domain with the exact response.
 
@@ -58,11 +68,7 @@ def k_weight(waveform, *, sample_rate: float) -> jax.Array:
     waveform = waveform.astype(jnp.promote_types(waveform.dtype, jnp.float32))
     num_samples = waveform.shape[-1]
     size = _fast_size(num_samples + int(np.ceil(TAIL_SECONDS * sample_rate)))
-    delay = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
-    numerators, denominators = k_weighting_coefficients(sample_rate)
-    response = np.ones_like(delay)
-    for b, a in zip(numerators, denominators, strict=True):
-        response *= np.polyval(b[::-1], delay) / np.polyval(a[::-1], delay)
+    response = k_weighting_response(size, sample_rate)
     spectrum = jnp.fft.rfft(waveform, n=size)
     weighted = jnp.fft.irfft(spectrum * jnp.asarray(response, spectrum.dtype), n=size)
     return weighted[..., :num_samples]
