@@ -1,0 +1,84 @@
+"""One archive of a finished folder."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from vaejax.export.wav import PARTIAL_PREFIX, WriteError, explain_write_error
+
+# Stands at the end of an archive, and marks it as ours to replace.
+ZIP_MARK = b"made by vaejax"
+# The earliest that a zip can say: the same folder becomes the same archive, whenever.
+DATE = (1980, 1, 1, 0, 0, 0)
+# Sounds hardly shrink, and a stored file is copied as fast as the disk goes.
+STORED = (".wav", ".flac", ".npy")
+
+
+def archive_path(out: Path) -> Path:
+    """Where the archive of a folder goes: beside it."""
+    out = Path(os.path.abspath(out))
+    return out.with_name(f"{out.name}.zip")
+
+
+def check_archive(out: Path, *, overwrite: bool) -> None:
+    """Raises WriteError where the archive may not be written.
+
+    Raises:
+      WriteError: the file exists and `overwrite` is off, or it is not an archive of this program.
+    """
+    path = archive_path(out)
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise WriteError(f"{path} exists already; move it, or pass --overwrite")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            ours = archive.comment == ZIP_MARK
+    except (OSError, zipfile.BadZipFile):
+        ours = False
+    if not ours:
+        raise WriteError(
+            f"{path} is in the way and not from an earlier run, so it is not replaced; move it or "
+            "choose another --out"
+        )
+
+
+def pack(out: Path, names: Iterable[str]) -> Path:
+    """Writes files of a folder into an archive beside it, whole or not at all.
+
+    One file after the other passes through memory in small pieces; archives and files in them may
+    exceed 4 GiB (zip64).
+
+    Args:
+      out: the folder.
+      names: of the files, relative to it, with "/".
+    Returns:
+      The archive.
+    Raises:
+      WriteError: it cannot be written.
+    """
+    out = Path(os.path.abspath(out))
+    path = archive_path(out)
+    partial = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}.zip")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            archive.comment = ZIP_MARK
+            for name in names:
+                about = zipfile.ZipInfo(f"{out.name}/{name}", DATE)
+                about.external_attr = 0o644 << 16
+                stored = name.lower().endswith(STORED)
+                about.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED
+                # With its size known beforehand, a small file needs no zip64 header.
+                about.file_size = (out / name).stat().st_size
+                with open(out / name, "rb") as source, archive.open(about, "w") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise explain_write_error(path, error) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return path
