@@ -107,6 +107,30 @@ class Options:
     """Of the files, wav by default."""
     subtype: Literal["PCM_16", "PCM_24", "FLOAT"] | None = None
     """Of the samples in the files, PCM_16 by default; FLAC has no FLOAT."""
+    dither: Literal["tpdf", "none"] | None = None
+    """Of PCM_16, tpdf by default: noise of a step's size, added before rounding, so that quiet
+    sounds and fades do not distort; the same sound gets the same noise."""
+    sample_rate: int | None = None
+    """Hz of the files, by resampling; by default that of the run."""
+    level: str | None = None
+    """Peak (-1dBFS) or loudness (-14LUFS, ITU-R BS.1770) of every sound; by default the peak that
+    the run's config says, which no sound exceeds to meet a loudness."""
+    fade_out: float | None = None
+    """Milliseconds of fade at the end of every sound; by default as the run's config says."""
+    trim_silence: float | None = None
+    """dB below a sound's peak, such as -60; an end that stays below is cut off, faded. By default
+    all sounds are as long as the run's clips."""
+    loop: bool = False
+    """Look for a seamless loop in every sound that sustains; WAVs say it in their smpl chunk, with
+    the pitch, the manifest with how well it closes, or why there is none."""
+    names: Literal["index", "label"] = "index"
+    """`index`: 00017.wav. `label`: bass_C2_00017.wav, with the label (or that of the nearest
+    training sound) and the note (C4 is MIDI 60, Cs4 is 61) where there is one."""
+    sfz: bool = False
+    """Write SFZ instruments, one for each label (or label of the nearest training sound): sounds
+    with a pitch over the keyboard, others as a kit from C2 up."""
+    zip: bool = False
+    """Pack everything into OUT.zip beside the folder."""
     batch_size: int | None = None
     """Sounds in one call of the compiled program, rounded up to a multiple of what the device works
     on at a time. Changes speed and memory, not the sounds."""
@@ -166,6 +190,33 @@ def _usage_problem(options: Options) -> str | None:
         return f"what is made with --{mode} is given: --unique, --best_of and others choose draws"
     if problem := rules.problem():
         return problem
+    return _files_problem(options)
+
+
+def _files_problem(options: Options) -> str | None:
+    if options.sample_rate is not None or options.level is not None:
+        from vaejax.export import mastering
+
+        low, high = mastering.MIN_RATE, mastering.MAX_RATE
+        if options.sample_rate is not None and not low <= options.sample_rate <= high:
+            return f"--sample_rate {options.sample_rate} must lie from {low} to {high} Hz"
+        rate = options.sample_rate or 0
+        # Above what 16 bits hold, FLAC states tens of hertz.
+        if options.format == "flac" and rate > 65535 and rate % 10:
+            return f"FLAC holds no --sample_rate {rate}: above 65535 Hz only multiples of 10"
+        try:
+            mastering.parse_level(options.level or "-1dBFS")
+        except ValueError as error:
+            return str(error)
+    if options.fade_out is not None and not 0 <= options.fade_out < math.inf:
+        return f"--fade_out {options.fade_out:g} must be 0 or more milliseconds"
+    if options.trim_silence is not None and not -120 <= options.trim_silence <= -10:
+        return (
+            f"--trim_silence {options.trim_silence:g} must lie from -120 to -10 dB below the peak"
+        )
+    for mode in ("reconstruct", "redo"):
+        if options.names == "label" and getattr(options, mode) is not None:
+            return f"--names label does not go with --{mode}, which keeps the names of its sounds"
     return None
 
 
@@ -215,7 +266,7 @@ def sample(options: Options) -> None:
     if (options.workdir / "config.json").exists():
         cli.use_compilation_cache(options.workdir)
     from vaejax import checkpoint, redo
-    from vaejax.export import output
+    from vaejax.export import mastering, output
 
     run = checkpoint.load_run(options.workdir)
     original = None
@@ -225,13 +276,24 @@ def sample(options: Options) -> None:
     if options.prior == "aggregate" and not run.has_fitted_prior:
         print("this run was not finished: drawing from N(0, I) until it is", file=sys.stderr)
     plan = _plan(run, options, original)
+    run = _with_sound(run, options)
     made = output.write_sounds(
-        _with_inversion(run, options),
+        run,
         plan,
         out=options.out,
         overwrite=options.overwrite,
-        suffix=options.format or "wav",
-        subtype=options.subtype or "PCM_16",
+        files=output.Files(
+            suffix=options.format or output.PLAIN.suffix,
+            subtype=options.subtype or output.PLAIN.subtype,
+            dither=options.dither or output.PLAIN.dither,
+            sample_rate=options.sample_rate,
+            level=None if options.level is None else mastering.parse_level(options.level),
+            trim_db=options.trim_silence,
+            loop=options.loop,
+            names=options.names,
+            sfz=options.sfz,
+            archive=options.zip,
+        ),
         batch_size=options.batch_size,
         title=f"{plan.num} sounds from {options.workdir.name}",
         rules=options.rules,
@@ -243,6 +305,20 @@ def sample(options: Options) -> None:
         + (f" ({rate:.0f} per second once compiled)" if rate else "")
         + f"; open {options.out}/index.html"
     )
+    if options.loop:
+        print(
+            f"{made.looped} of {made.num} sounds have a loop"
+            + ("" if made.looped == made.num else "; of the others, the manifest says why not")
+        )
+    if made.limited:
+        print(
+            f"{made.limited} of {made.num} sounds are quieter than {options.level}: their peak "
+            f"must not exceed {run.config.sound.peak_db:g} dB (level_limited in the manifest)"
+        )
+    if options.sfz:
+        print(f"{len(made.instruments)} SFZ instruments in {options.out}")
+    if made.archive is not None:
+        print(f"all of it in {made.archive}")
     if made.curation is not None:
         print(made.curation.explain())
         if made.num < plan.num:
@@ -302,8 +378,12 @@ def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
     return plan
 
 
-def _with_inversion(run: "Run", options: Options) -> "Run":
-    """The run with the phase recovery that is asked for."""
+def _with_sound(run: "Run", options: Options) -> "Run":
+    """The run with the phase recovery and the fade that are asked for.
+
+    Raises:
+      ValueError: a fade longer than the sounds.
+    """
     sound = run.config.sound
     if options.inversion is not None:
         # These two start from nowhere: a few iterations, enough after a good start, are not for
@@ -313,6 +393,14 @@ def _with_inversion(run: "Run", options: Options) -> "Run":
         sound = replace(sound, inversion=options.inversion, iterations=iterations)
     if options.iterations is not None:
         sound = replace(sound, iterations=options.iterations)
+    if options.fade_out is not None:
+        clip_ms = 1000 * run.config.data.num_samples / run.config.data.sample_rate
+        if options.fade_out > clip_ms:
+            raise ValueError(
+                f"--fade_out {options.fade_out:g} ms is longer than the sounds of this run, "
+                f"{clip_ms:g} ms"
+            )
+        sound = replace(sound, fade_out_ms=options.fade_out)
     return run._replace(config=replace(run.config, sound=sound))
 
 
@@ -325,10 +413,29 @@ def _as_before(options: Options, original: "Original") -> Options:
         if options.iterations is None:
             options = replace(options, iterations=original.setting("iterations"))
     form = options.format or original.format
-    subtype = options.subtype or original.setting("subtype")
+    before = original.setting("subtype")
+    subtype = options.subtype or before
     if (form, subtype) == ("flac", "FLOAT"):
         raise ValueError("the sounds are FLOAT, which FLAC does not hold: give --subtype PCM_24")
-    return replace(options, format=form, subtype=subtype)
+    # Folders of before there was dither say nothing of it: they had none.
+    dither = original.setting("dither") or "none" if before == "PCM_16" else None
+    return replace(
+        options,
+        format=form,
+        subtype=subtype,
+        dither=options.dither or dither,
+        sample_rate=options.sample_rate or original.setting("sample_rate"),
+        level=options.level or original.setting("level"),
+        fade_out=(
+            original.setting("fade_out_ms") if options.fade_out is None else options.fade_out
+        ),
+        trim_silence=(
+            original.setting("trim_silence")
+            if options.trim_silence is None
+            else options.trim_silence
+        ),
+        loop=options.loop or any("loop" in row for row in original.rows),
+    )
 
 
 if __name__ == "__main__":

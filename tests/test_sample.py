@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
+import zipfile
 
 import numpy as np
 import pytest
 import soundfile
+
+from vaejax.export import names
 
 PCM_16_STEP = 1 / 32767
 
@@ -210,7 +214,12 @@ def test_latents_in_make_the_same_sounds_out(sample, forty, tmp_path):
     assert done.code == 0, done.err
     assert len(sounds(tmp_path / "out")) == 40
     for path in sounds(forty):
-        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+        # Bit for bit, dither included; only the comment differs, which has no seed to tell.
+        again, before = (
+            soundfile.read(folder / path.name, dtype="int16")[0]
+            for folder in (tmp_path / "out", forty)
+        )
+        np.testing.assert_array_equal(again, before)
     np.testing.assert_array_equal(
         np.load(tmp_path / "out/latents.npy"), np.load(forty / "latents.npy")
     )
@@ -501,3 +510,151 @@ def test_ctrl_c_keeps_what_is_complete(start, sample, trained, tmp_path):
     done = sample(out, "--num", 2, "--overwrite")
     assert done.code == 0, done.err
     assert len(sounds(out)) == 2
+
+
+# What a file is
+
+
+ALL = (
+    *("--num", 20, "--seed", 3, "--level", "-20LUFS", "--sample_rate", 22_050),
+    *("--trim_silence", -50, "--loop", "--sfz", "--names", "label", "--zip"),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(sample, tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished") / "my sounds"
+    done = sample(out, *ALL)
+    assert done.code == 0, done.err
+    return out, done
+
+
+def test_finished_files_are_as_their_lines_say(finished):
+    out, done = finished
+    rows = manifest(out)
+    assert len(rows) == len(sounds(out)) == 20
+    limited = 0
+    for row in rows:
+        with soundfile.SoundFile(out / row["file"]) as file:
+            wave, rate, more = file.read(), file.samplerate, file.extra_info
+            assert file.comment.endswith(f"seed 3, index {row['index']}")
+            assert f"run {row['run']}" in file.comment
+        assert (rate, row["sample_rate"]) == (22_050, 22_050)
+        assert len(wave) == round(row["seconds"] * rate)
+        assert 0.05 <= row["seconds"] <= 0.5
+        assert wave[-1] == 0.0
+        assert row["peak"] == pytest.approx(np.abs(wave).max(), abs=2 * PCM_16_STEP)
+        assert row["peak"] <= 10 ** (-1 / 20) + 1e-6
+        if row["level_limited"]:
+            limited += 1
+            assert row["loudness"] < -20
+        else:
+            assert row["loudness"] == pytest.approx(-20, abs=0.01)
+        # Name and chunk agree on the pitch.
+        label, *note, index = row["file"].removesuffix(".wav").rsplit("_", 2)
+        assert label == row["nearest_label"].replace("/", "-")
+        assert int(index) == row["index"]
+        if row["detected_pitch"] is None:
+            assert not note
+        else:
+            assert note == [names.note_name(round(row["detected_pitch"]))]
+            assert f"Midi Note    : {int(row['detected_pitch'])}\n" in more
+        if row["loop"] is None:
+            assert row["no_loop"]
+            assert "End : " not in more
+        else:
+            found = re.search(r"Start : +(\d+)  End : +(\d+)", more)
+            assert [int(n) for n in found.groups()] == [row["loop"]["start"], row["loop"]["end"]]
+            assert row["loop"]["end"] < len(wave)
+    looped = sum(row["loop"] is not None for row in rows)
+    assert f"{looped} of 20 sounds have a loop" in done.out
+    assert limited == 0 or f"{limited} of 20 sounds are quieter than -20LUFS" in done.out
+
+
+def test_instruments_and_archive_hold_all_of_it(finished):
+    out, done = finished
+    text = "".join(path.read_text() for path in out.glob("*.sfz"))
+    named = re.findall(r"sample=(.*)", text)
+    assert sorted(named) == sorted(row["file"] for row in manifest(out))
+    archive = out.with_name("my sounds.zip")
+    assert str(archive) in done.out
+    with zipfile.ZipFile(archive) as packed:
+        assert packed.testzip() is None
+        inside = {name.removeprefix("my sounds/"): packed.read(name) for name in packed.namelist()}
+    assert inside == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_finished_bytes_depend_neither_on_batches_nor_on_the_number(sample, finished, tmp_path):
+    out, _ = finished
+    again = tmp_path / "my sounds"
+    assert sample(again, *ALL, "--batch_size", 3).code == 0
+    assert (
+        again.with_name("my sounds.zip").read_bytes() == out.with_name("my sounds.zip").read_bytes()
+    )
+
+
+def test_finished_folder_can_be_replaced_and_leaves_nothing_of_the_old(sample, finished, tmp_path):
+    out = tmp_path / "my sounds"
+    shutil.copytree(finished[0], out)
+    shutil.copy(finished[0].with_name("my sounds.zip"), tmp_path)
+    (out / "own.sfz").write_text("<region> sample=mine.wav")
+    assert_one_line(sample(out, *ALL), 1, "my sounds.zip exists already")
+    argv = ["--num", 1, "--overwrite", "--zip", "--format", "flac", "--loop"]
+    assert sample(out, *argv).code == 0
+    left = sorted(path.name for path in out.iterdir())
+    assert left == ["00000.flac", "index.html", "latents.npy", "manifest.jsonl", "own.sfz"]
+    with zipfile.ZipFile(tmp_path / "my sounds.zip") as packed:
+        assert "my sounds/own.sfz" not in packed.namelist()
+    assert "loop" in manifest(out)[0]
+
+
+def test_dither_is_within_a_step_and_can_be_left_out(sample, forty, tmp_path):
+    done = sample(tmp_path / "out", "--num", 4, "--seed", 3, "--dither", "none")
+    assert done.code == 0, done.err
+    assert [row["dither"] for row in manifest(tmp_path / "out")] == ["none"] * 4
+    assert {row["dither"] for row in manifest(forty)} == {"tpdf"}
+    for path in sounds(tmp_path / "out"):
+        plain, _ = soundfile.read(path, dtype="int16")
+        dithered, _ = soundfile.read(forty / path.name, dtype="int16")
+        difference = dithered.astype(int) - plain
+        assert np.abs(difference).max() <= 2
+        assert 0.1 < np.mean(difference != 0) < 0.9
+        assert np.abs(dithered.astype(int)).max() <= np.abs(plain.astype(int)).max()
+
+
+def test_fade_out_is_as_long_as_asked(sample, forty, tmp_path):
+    argv = ["--num", 2, "--seed", 3, "--fade_out", 200, "--subtype", "FLOAT"]
+    assert sample(tmp_path / "out", *argv).code == 0
+    assert manifest(tmp_path / "out")[0]["fade_out_ms"] == 200
+    fade = 3200
+    ramp = 0.5 * (1 + np.cos(np.pi * np.arange(1, fade + 1) / fade))
+    for path in sounds(tmp_path / "out"):
+        faded, _ = soundfile.read(path)
+        whole, _ = soundfile.read(forty / path.name)
+        gain = faded[:1000] @ whole[:1000] / (whole[:1000] @ whole[:1000])
+        # Up to where the other's own fade, of 5 ms, begins.
+        expected = gain * np.concatenate([whole[:-fade], whole[-fade:] * ramp])
+        np.testing.assert_allclose(faded[:-80], expected[:-80], atol=3 * PCM_16_STEP)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--level", "loud"], ["--level loud", "-1dBFS", "-14LUFS"]),
+        (["--level", "3dBFS"], ["--level 3dBFS", "full scale"]),
+        (["--level", "-300LUFS"], ["-60"]),
+        (["--sample_rate", 10], ["--sample_rate 10", "4000", "384000"]),
+        (["--trim_silence", 6], ["--trim_silence 6", "below the peak"]),
+        (["--fade_out", -1], ["--fade_out -1"]),
+        (["--dither", "yes"], ["--dither", "tpdf"]),
+        (["--names", "label", "--reconstruct", "x"], ["--names label", "--reconstruct"]),
+        (["--format", "flac", "--subtype", "FLOAT"], ["FLAC holds no FLOAT"]),
+    ],
+)
+def test_files_that_cannot_be_are_refused_as_usage(sample, tmp_path, argv, words):
+    assert_one_line(sample(tmp_path / "out", *argv), 2, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fade_longer_than_the_clip_says_both_lengths(sample, tmp_path):
+    assert_one_line(sample(tmp_path / "out", "--fade_out", 600), 1, "600 ms", "500 ms")

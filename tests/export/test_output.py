@@ -23,8 +23,10 @@ def loaded(trained):
 def write(loaded):
     def write(out, num, **changes):
         plan = latents.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
-        options = {"overwrite": False, "suffix": "wav", "subtype": "PCM_16", "batch_size": 16}
-        return output.write_sounds(loaded, plan, out=out, title="sounds", **{**options, **changes})
+        options = {"overwrite": False, "batch_size": 16}
+        options |= {k: changes.pop(k) for k in options if k in changes}
+        files = output.PLAIN._replace(**changes)
+        return output.write_sounds(loaded, plan, out=out, title="sounds", files=files, **options)
 
     return write
 
@@ -151,11 +153,11 @@ def test_interruption_between_batches_leaves_a_folder_that_agrees_with_itself(
 def test_interruption_within_a_batch_leaves_no_sound_without_its_line(write, tmp_path, monkeypatch):
     real, submitted = wav.SoundWriter.submit, []
 
-    def submit(self, path, samples):
+    def submit(self, path, *args):
         if len(submitted) == 20:
             raise KeyboardInterrupt
         submitted.append(path.name)
-        real(self, path, samples)
+        real(self, path, *args)
 
     monkeypatch.setattr(output.SoundWriter, "submit", submit)
     out = tmp_path / "out"

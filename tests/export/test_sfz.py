@@ -56,9 +56,9 @@ def test_pitched_sounds_share_the_whole_keyboard_each_nearest_to_its_root():
 
 def test_one_latent_at_many_pitches_is_one_instrument_with_its_own_key_ranges():
     rows = [
-        row(f"{voice}_{pitch}.wav", pitch, label="organ", voice=voice)
-        for pitch in range(36, 85, 4)
+        row(f"{voice}_{pitch}.wav", pitch, label="organ", multisample=13, index=13 * voice + i)
         for voice in (0, 1)
+        for i, pitch in enumerate(range(36, 85, 4))
     ]
     made = sfz.instruments(rows)
     assert list(made) == ["organ_00000", "organ_00001"]

@@ -21,6 +21,11 @@ from vaejax.signal import loudness
 MIN_RATE, MAX_RATE = 4000, 384_000
 # What is left of a sound at least when its silent end is cut off.
 MIN_SECONDS = 0.05
+# What the manifest may say of a sound because of what is done here, or heard.
+FACTS = (
+    *("loop", "no_loop", "loudness", "level_limited"),
+    *("detected_pitch", "pitch_clarity"),
+)
 # Of an integer that stands for a sample of 1, as on the device.
 _STEPS = {"PCM_16": 2**15 - 1, "PCM_24": 2**23 - 1}
 

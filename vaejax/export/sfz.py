@@ -4,8 +4,8 @@ A pure function of the manifest's rows. Sounds with a pitch are laid over the ke
 root and half-way to its neighbours; sounds without are laid out as a kit, one to a key. An
 instrument holds one sound per key; further sounds go to further instruments of the same label.
 
-The rows of a multisample, one latent at many pitches, name it in `voice`; each voice becomes an
-instrument of its own.
+In a multisample one draw is played at many keys: `multisample` of them, one row after the other.
+Each draw becomes an instrument of its own.
 """
 
 import json
@@ -72,7 +72,7 @@ def instruments(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Region]]:
 
     Args:
       rows: of the manifest: `file`, `label` or `nearest_label`, `pitch`, `detected_pitch`, `loop`,
-        `voice`.
+        `multisample`, `draw` or `index`.
     Returns:
       Name without suffix -> regions in the order of their keys. A label with sounds of both kinds
       becomes two: the kit's name ends in `-kit`. From the second of a kind on, a number follows.
@@ -83,8 +83,9 @@ def instruments(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Region]]:
         points = (loop["start"], loop["end"]) if loop else None
         zone = Zone(row["file"], root_of(row), points)
         name = safe(label_of(row)) or "sounds"
-        if row.get("voice") is not None:
-            name = f"{name}_{row['voice']:05d}"
+        keys = row.get("multisample", 1)
+        if keys > 1:
+            name = f"{name}_{row.get('draw', row['index']) // keys:05d}"
         groups[name if zone.root is not None else f"{name}-kit"].append(zone)
     made: dict[str, list[Region]] = {}
     taken: set[str] = set()
