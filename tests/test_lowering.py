@@ -1,4 +1,4 @@
-"""The training step and the generator lower for every backend, without its hardware."""
+"""The training step, the generator and the pitch lower for every backend, without its hardware."""
 
 from functools import partial
 
@@ -8,6 +8,7 @@ import pytest
 
 from vaejax import generate, metrics, priors, training
 from vaejax.models import linear
+from vaejax.signal.pitch import pitch
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -72,3 +73,11 @@ def test_draws_lower_for_cpu_cuda_and_tpu(config):
     )
     assert exported.platforms == PLATFORMS
     assert exported.out_avals[0].shape == (generate.chunk_size(), config.model.latent_dim)
+
+
+def test_pitch_lowers_for_cpu_cuda_and_tpu():
+    detect = jax.jit(jax.vmap(partial(pitch, sample_rate=8000)))
+    exported = jax.export.export(detect, platforms=PLATFORMS)(
+        jax.ShapeDtypeStruct((4, 2000), jnp.float32)
+    )
+    assert exported.platforms == PLATFORMS

@@ -649,6 +649,7 @@ def test_fade_out_is_as_long_as_asked(sample, forty, tmp_path):
         (["--dither", "yes"], ["--dither", "tpdf"]),
         (["--names", "label", "--reconstruct", "x"], ["--names label", "--reconstruct"]),
         (["--format", "flac", "--subtype", "FLOAT"], ["FLAC holds no FLOAT"]),
+        (["--format", "flac", "--sample_rate", 96_001], ["96001", "multiples of 10"]),
     ],
 )
 def test_files_that_cannot_be_are_refused_as_usage(sample, tmp_path, argv, words):

@@ -26,9 +26,12 @@ def check_archive(out: Path, *, overwrite: bool) -> None:
     """Raises WriteError where the archive may not be written.
 
     Raises:
-      WriteError: the file exists and `overwrite` is off, or it is not an archive of this program.
+      WriteError: the folder that it goes to cannot be written; the file exists and `overwrite` is
+        off, or it is not an archive of this program.
     """
     path = archive_path(out)
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK | os.X_OK):
+        raise WriteError(f"no permission to write {path}; choose another --out or leave out --zip")
     if not os.path.lexists(path):
         return
     if not overwrite:
