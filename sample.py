@@ -418,7 +418,7 @@ def _as_before(options: Options, original: "Original") -> Options:
     if (form, subtype) == ("flac", "FLOAT"):
         raise ValueError("the sounds are FLOAT, which FLAC does not hold: give --subtype PCM_24")
     # Folders of before there was dither say nothing of it: they had none.
-    dither = original.setting("dither") or "none" if before == "PCM_16" else None
+    dither: Any = (original.setting("dither") or "none") if before == "PCM_16" else None
     return replace(
         options,
         format=form,

@@ -332,9 +332,15 @@ def write_sounds(
 
 
 def _origin(row: dict[str, Any]) -> str:
-    """Where a sound comes from, as its file says it."""
-    known = ("run", "step", "seed", "draw", "index")
-    return ", ".join(f"{name} {row[name]}" for name in known if row.get(name) is not None)
+    """Where a sound comes from, as its file says it: the same for the same draw, chosen or not."""
+    drawn = row.get("seed") is not None
+    number = row.get("draw", row["index"]) if drawn else row["index"]
+    said = {
+        "run": row["run"],
+        "step": row["step"],
+        **({"seed": row["seed"], "draw": number} if drawn else {"index": number}),
+    }
+    return ", ".join(f"{name} {value}" for name, value in said.items())
 
 
 def _all_files(out: Path, instruments: list[str]) -> Iterator[str]:
