@@ -1,6 +1,8 @@
-"""Phase recovery: quality, a heap-ordered reference, edge cases, transforms and gradients."""
+"""Phase recovery: quality on recorded notes, oracles, edge cases, transforms and gradients."""
 
+import functools
 import heapq
+from pathlib import Path
 
 import jax
 import jax.export
@@ -8,19 +10,23 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
+import soundfile
 
 from vaejax.signal import phase, phase_start, spectrum
-from vaejax.signal.stft import istft, stft
+from vaejax.signal.stft import stft
+
+NOTES = Path(__file__).resolve().parents[1] / "notes"
+REAL = {"n_fft": 2048, "hop_length": 512}
 
 SIZES = {"n_fft": 512, "hop_length": 128}
 RATE = 11025
 NUM_SAMPLES = 6000
-STARTS = [name for name in phase.METHODS if name != "auto"]
+STARTS = ("pghi", "spsi", "derivative", "peaks")
 NOISE = np.random.default_rng(0).standard_normal(NUM_SAMPLES).astype(np.float32)
 
 
-def notes():
-    """A plucked chord, a struck bar and a swept tone, `[3, NUM_SAMPLES]`."""
+def tones():
+    """A plucked chord, a bar struck out of silence and a swept tone, `[3, NUM_SAMPLES]`."""
     t = np.arange(NUM_SAMPLES) / RATE
     chord = sum(
         np.exp(-t * (3 + k)) * np.sin(2 * np.pi * f * k * t + k) / k
@@ -37,17 +43,31 @@ def notes():
 
 @pytest.fixture(scope="module")
 def magnitudes():
-    return jax.vmap(lambda x: spectrum.magnitude(stft(x, **SIZES)))(jnp.asarray(notes()))
+    return jax.vmap(lambda x: spectrum.magnitude(stft(x, **SIZES)))(jnp.asarray(tones()))
 
 
-def convergence(method, num_iters, magnitudes, **options):
-    def one(magnitude):
-        got = phase.invert(
-            magnitude, method=method, num_iters=num_iters, length=NUM_SAMPLES, **SIZES, **options
-        )
-        return phase.spectral_convergence_db(got, magnitude, **SIZES)
+@pytest.fixture(scope="module")
+def notes():
+    """Twelve recorded notes of one second at 44.1 kHz, `[12, 44100]`."""
+    files = sorted(NOTES.rglob("*.flac"))[::2]
+    return jnp.asarray(np.stack([soundfile.read(f, dtype="float32")[0] for f in files]))
 
-    return float(jnp.mean(jax.jit(jax.vmap(one))(magnitudes)))
+
+def convergence(notes, start, iterations, *, window="hann", n_fft=2048, hop_length=512, **options):
+    """Mean spectral convergence in dB after each number of iterations, of recorded notes."""
+    sizes = {"n_fft": n_fft, "hop_length": hop_length, "window": window}
+
+    def one(clip):
+        magnitude = spectrum.magnitude(stft(clip, **sizes))
+        init = start(magnitude, **sizes)
+        sizes_and_length = {**sizes, "length": clip.shape[0], **options}
+        recovered = [
+            phase.griffin_lim(None, magnitude, init=init, num_iters=n, **sizes_and_length)
+            for n in iterations
+        ]
+        return jnp.stack([phase.spectral_convergence_db(x, magnitude, **sizes) for x in recovered])
+
+    return np.asarray(jax.jit(lambda clips: jax.lax.map(one, clips))(notes)).mean(axis=0)
 
 
 def heap_integration(magnitude, *, n_fft, hop_length, look_ahead=1):
@@ -97,29 +117,30 @@ def heap_integration(magnitude, *, n_fft, hop_length, look_ahead=1):
     return phases, origins
 
 
-@pytest.mark.parametrize("look_ahead", [0, 1])
-@pytest.mark.parametrize("clip", [0, 1, 2])
-def test_pghi_over_all_bins_equals_the_heap(magnitudes, clip, look_ahead):
+def test_pghi_over_all_bins_equals_the_heap(magnitudes):
+    noisy = magnitudes + 1e-3 * jnp.abs(stft(NOISE, **SIZES))
     # Noise keeps weakest links distinct; equal ones may be served in either order.
-    noisy = magnitudes[clip] + 1e-3 * jnp.abs(stft(NOISE, **SIZES))
-    expected, origins = heap_integration(noisy, **SIZES, look_ahead=look_ahead)
-    got_origins, _ = phase_start.strongest_path(noisy, jnp.zeros_like(noisy))
-    assert np.mean(np.asarray(got_origins) == origins) > 0.999
-    got = phase_start.pghi_phase(noisy, **SIZES, look_ahead=look_ahead, reach=None)
-    to_start = np.pi * np.arange(257)
-    error = np.angle(np.exp(1j * (np.asarray(got, np.float64) - (expected - to_start))))
-    energy = np.asarray(noisy, np.float64) ** 2
-    assert np.sum(energy * error**2) < 1e-4 * np.sum(energy)
+    paths = jax.jit(jax.vmap(lambda m: phase_start.strongest_path(m, jnp.zeros_like(m))[0]))(noisy)
+    for look_ahead in (0, 1):
+
+        def one(magnitude, look_ahead=look_ahead):
+            return phase_start.pghi_phase(magnitude, **SIZES, look_ahead=look_ahead, reach=None)
+
+        for got, origin, magnitude in zip(jax.jit(jax.vmap(one))(noisy), paths, noisy, strict=True):
+            expected, origins = heap_integration(magnitude, **SIZES, look_ahead=look_ahead)
+            assert np.mean(np.asarray(origin) == origins) > 0.999
+            to_start = np.pi * np.arange(257)
+            error = np.angle(np.exp(1j * (np.asarray(got, np.float64) - (expected - to_start))))
+            energy = np.asarray(magnitude, np.float64) ** 2
+            assert np.sum(energy * error**2) < 1e-4 * np.sum(energy)
 
 
-def test_pghi_with_short_walks_is_as_good_as_with_all(magnitudes):
-    def one(magnitude, reach):
-        start = phase_start.pghi_phase(magnitude, **SIZES, reach=reach)
-        got = istft(spectrum.from_polar(magnitude, start), length=NUM_SAMPLES, **SIZES)
-        return phase.spectral_convergence_db(got, magnitude, **SIZES)
-
-    short, all_bins = (np.mean([one(m, r) for m in magnitudes]) for r in (7, None))
-    assert short < all_bins + 2
+def test_walks_of_the_default_reach_are_as_good_as_all_on_notes(notes):
+    every = functools.partial(phase_start.pghi_phase, reach=None)
+    short, all_bins = (
+        convergence(notes, start, [0])[0] for start in (phase_start.pghi_phase, every)
+    )
+    assert short < all_bins + 0.1
 
 
 def test_strongest_path_finds_the_path_whose_weakest_link_is_strongest():
@@ -133,73 +154,135 @@ def test_strongest_path_finds_the_path_whose_weakest_link_is_strongest():
     np.testing.assert_array_equal(origin[1], [0, 0, 3, 3, 3])
 
 
-# Measured, less a margin of about 1 dB. Random phase shows what the starts are worth.
+# Measured on these notes, less half a dB.
 @pytest.mark.parametrize(
-    ("method", "num_iters", "at_most_db"),
+    ("method", "iterations", "at_most_db"),
     [
-        ("pghi", 0, -22.0),
-        ("pghi", 4, -28.0),
-        ("spsi", 0, -12.0),
-        ("peaks", 1, -14.0),
-        ("derivative", 4, -18.0),
-        ("griffin_lim", 32, -17.0),
+        ("pghi", [0, 4], [-23.9, -30.7]),
+        ("spsi", [0], [-21.2]),
+        ("peaks", [0, 1], [-17.1, -22.7]),
+        ("derivative", [0, 4], [-8.4, -23.7]),
+        ("griffin_lim", [32], [-22.0]),
     ],
 )
-def test_method_converges_on_true_magnitudes(magnitudes, method, num_iters, at_most_db):
-    assert convergence(method, num_iters, magnitudes) < at_most_db
+def test_method_converges_on_true_magnitudes_of_notes(notes, method, iterations, at_most_db):
+    got = convergence(notes, phase.METHODS[method], iterations)
+    assert (got < at_most_db).all(), got
 
 
-def test_iterations_and_momentum_improve_convergence(magnitudes):
-    none, few = (convergence("griffin_lim", n, magnitudes) for n in (0, 16))
-    plain = convergence("griffin_lim", 16, magnitudes, momentum=0.0)
-    assert few < plain - 1 < none - 4
+@pytest.mark.parametrize("overlap", [2, 4])
+def test_expected_convergence_is_what_notes_reach(notes, overlap):
+    # These notes are the worse of the two sets behind the table at this n_fft.
+    got = convergence(notes, phase_start.pghi_phase, (0, 1, 2, 4), hop_length=2048 // overlap)
+    expected = np.array(phase.EXPECTED_DB[2048, overlap][:4])
+    assert (got < expected + 0.1).all(), got
+    assert (got > expected - 0.7).all(), got
 
 
-def test_griffin_lim_reaches_what_librosa_reaches(magnitudes):
-    ours, theirs = [], []
-    for seed, magnitude in [(s, m) for s in range(3) for m in magnitudes]:
-        reference = librosa.griffinlim(
-            np.asarray(magnitude).T, n_iter=16, hop_length=128, length=NUM_SAMPLES,
-            random_state=seed, pad_mode="constant",
+@pytest.mark.parametrize("start", [phase_start.pghi_phase, phase_start.peak_phase])
+def test_sizes_that_do_not_divide_converge_as_well_as_those_that_do(notes, start):
+    dividing = convergence(notes, start, [4])[0]
+    odd = convergence(notes, start, [4], n_fft=2001, hop_length=500)[0]
+    assert odd < dividing + 1, (odd, dividing)
+
+
+def test_an_overlap_between_those_measured_converges_as_the_next_smaller_one(notes):
+    got = convergence(notes, phase_start.pghi_phase, [4], hop_length=600)[0]
+    assert phase.choose(2048, 600, phase.EXPECTED_DB[2048, 2][3]) == ("pghi", 4)
+    assert got < phase.EXPECTED_DB[2048, 2][3] + 0.5, got
+
+
+@pytest.mark.parametrize(
+    ("window", "start"),
+    [
+        ("hamming", phase_start.pghi_phase),
+        ("gaussian", phase_start.pghi_phase),
+        ("kbd", phase_start.peak_phase),
+    ],
+)
+def test_other_windows_have_a_start_that_works(notes, window, start):
+    # As good as the Hann window, less 5 dB where no Gaussian equivalent is known.
+    got = convergence(notes[::2], start, [4], window=window)[0]
+    assert got < (-26 if window == "kbd" else -29), got
+
+
+def test_momentum_and_relaxation_each_improve_convergence(notes):
+    def reached(start, num_iters, **options):
+        return convergence(notes[::2], start, [num_iters], **options)[0]
+
+    both = reached(phase.random_phase, 24)
+    fast = reached(phase.random_phase, 24, relaxation=1.0)
+    plain = reached(phase.random_phase, 24, relaxation=1.0, momentum=0.0)
+    assert both < fast - 0.7, (both, fast)
+    assert fast < plain - 4, (fast, plain)
+    start = phase_start.pghi_phase
+    assert reached(start, 8) < reached(start, 8, relaxation=1.0) - 0.3
+
+
+def test_fast_griffin_lim_equals_librosas_from_the_same_start(magnitudes):
+    for seed, magnitude in enumerate(np.asarray(magnitudes)):
+        expected = librosa.griffinlim(
+            magnitude.T, n_iter=6, hop_length=128, length=NUM_SAMPLES, random_state=seed,
+            pad_mode="constant",
         )  # fmt: skip
-        key = jax.random.key(seed)
-        got = phase.griffin_lim(key, magnitude, num_iters=16, length=NUM_SAMPLES, **SIZES)
-        for found, waveform in ((ours, got), (theirs, reference)):
-            found.append(float(phase.spectral_convergence_db(waveform, magnitude, **SIZES)))
-    assert np.mean(ours) < np.mean(theirs) + 1.0
+        # What librosa draws from this seed.
+        start = 2 * np.pi * np.random.RandomState(seed).random(magnitude.T.shape).T
+        got = griffin_lim_librosas(magnitude, start.astype(np.float32))
+        np.testing.assert_allclose(got, expected, atol=2e-3 * np.abs(expected).max())
 
 
-def test_one_plain_iteration_equals_its_equations():
-    rng = np.random.default_rng(1)
-    start = rng.uniform(-3, 3, (21, 257)).astype(np.float32)
-    magnitude = rng.random((21, 257)).astype(np.float32)
-    got = phase.griffin_lim(
-        None, magnitude, num_iters=1, momentum=0.0, init=start, length=2560, **SIZES
+@jax.jit
+def griffin_lim_librosas(magnitude, start):
+    return phase.griffin_lim(
+        None, magnitude, init=start, num_iters=6, relaxation=1.0, length=NUM_SAMPLES, **SIZES
     )
-    waveform = librosa.istft((magnitude * np.exp(1j * start)).T, hop_length=128, length=2560)
-    again = librosa.stft(waveform, n_fft=512, hop_length=128, pad_mode="constant").T
-    projected = magnitude * np.exp(1j * np.angle(again))
-    np.testing.assert_allclose(got, istft(projected, length=2560, **SIZES), atol=1e-4)
 
 
-@pytest.mark.parametrize("hz", [301.0, 1000.0, 2123.4])
-@pytest.mark.parametrize("method", ["pghi", "spsi", "derivative", "peaks"])
-def test_start_finds_the_frequency_of_a_steady_sine(method, hz):
-    t = np.arange(NUM_SAMPLES) / RATE
-    magnitude = spectrum.magnitude(stft(np.sin(2 * np.pi * hz * t).astype(np.float32), **SIZES))
-    start = phase.METHODS[method](magnitude, **SIZES)
-    peak = round(hz * 512 / RATE)
-    advance = np.diff(np.asarray(start, np.float64)[10:30, peak])
-    error = np.angle(np.exp(1j * (advance - 2 * np.pi * hz * 128 / RATE)))
-    # 0.12 radians per hop is 1.6 Hz here.
-    assert np.abs(error).max() < 0.12
+def test_accelerated_iterations_equal_their_equations(magnitudes):
+    magnitude = np.asarray(magnitudes[0])
+    start = np.random.default_rng(1).uniform(-3, 3, magnitude.shape).astype(np.float32)
+    got = phase.griffin_lim(
+        None, magnitude, num_iters=3, momentum=0.9, relaxation=1.3, init=start,
+        length=NUM_SAMPLES, **SIZES,
+    )  # fmt: skip
+
+    # Nenov et al. 2023, algorithm 2, with alpha = beta, on spectra as printed there.
+    def consistent(c):
+        clip = librosa.istft(c.T, hop_length=128, length=NUM_SAMPLES)
+        return librosa.stft(clip, n_fft=512, hop_length=128, pad_mode="constant").T
+
+    def with_magnitude(c):
+        return magnitude * np.exp(1j * np.angle(c))
+
+    c = d = t = consistent(magnitude * np.exp(1j * start))
+    for _ in range(3):
+        projected = consistent(with_magnitude(c))
+        before, t = t, (1 - 1.3) * d + 1.3 * projected
+        c, d = t + 0.9 * (t - before), t + 0.9 * (t - before)
+    expected = librosa.istft(projected.T, hop_length=128, length=NUM_SAMPLES)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", STARTS)
+def test_start_finds_the_frequency_of_a_steady_sine(method):
+    hz = np.array([301.0, 1000.0, 2123.4])
+    sines = np.sin(2 * np.pi * hz[:, None] * np.arange(NUM_SAMPLES) / RATE).astype(np.float32)
+
+    def one(sine):
+        return phase.METHODS[method](spectrum.magnitude(stft(sine, **SIZES)), **SIZES)
+
+    starts = np.asarray(jax.jit(jax.vmap(one))(sines), np.float64)
+    for start, frequency in zip(starts, hz, strict=True):
+        advance = np.diff(start[10:30, round(frequency * 512 / RATE)])
+        error = np.angle(np.exp(1j * (advance - 2 * np.pi * frequency * 128 / RATE)))
+        # 0.12 radians per hop is 1.6 Hz here.
+        assert np.abs(error).max() < 0.12
 
 
 def test_true_phase_is_a_fixed_point(magnitudes):
-    clip = jnp.asarray(notes()[0])
-    full = stft(clip, **SIZES)
+    clip = jnp.asarray(tones()[0])
     got = phase.griffin_lim(
-        None, magnitudes[0], num_iters=4, init=full, length=NUM_SAMPLES, **SIZES
+        None, magnitudes[0], num_iters=4, init=stft(clip, **SIZES), length=NUM_SAMPLES, **SIZES
     )
     np.testing.assert_allclose(got, clip, atol=1e-5)
 
@@ -213,36 +296,47 @@ def test_click_at_the_first_sample_survives_with_its_own_phase():
     assert abs(float(got[0]) - 1) < 1e-3
 
 
-@pytest.mark.parametrize("method", phase.METHODS)
-def test_silence_is_exactly_silent_with_finite_gradients(method):
-    def energy(magnitude):
-        return jnp.sum(phase.invert(magnitude, method=method, num_iters=2, **SIZES) ** 2)
-
-    silence = jnp.zeros((12, 257))
-    got = phase.invert(silence, method=method, num_iters=2, **SIZES)
-    np.testing.assert_array_equal(got, np.zeros(11 * 128, np.float32))
-    assert np.isfinite(jax.jit(jax.grad(energy))(silence)).all()
+EDGES = {
+    "silence": np.zeros(1000),
+    "click": np.eye(1, 1000)[0],
+    "constant": np.ones(1000),
+    "square": np.sign(np.sin(0.05 * np.arange(1000) + 0.01)),
+    "noise": NOISE[:1000],
+}
 
 
-@pytest.mark.parametrize("method", phase.METHODS)
-def test_click_dc_and_square_are_finite_and_not_silent(method):
-    click = np.eye(1, 1000, dtype=np.float32)[0]
-    square = np.sign(np.sin(0.05 * np.arange(1000) + 0.01)).astype(np.float32)
-    clips = jnp.stack([click, jnp.ones(1000), square])
+@pytest.mark.parametrize("method", [method for method in phase.METHODS if method != "auto"])
+def test_edge_cases_are_finite_with_finite_gradients_jitted_batched_or_not(method):
+    clips = jnp.asarray(np.stack(list(EDGES.values())), jnp.float32)
+    levels = jax.jit(jax.vmap(lambda x: spectrum.magnitude(stft(x, **SIZES))))(clips)
 
-    def one(clip):
-        magnitude = spectrum.magnitude(stft(clip, **SIZES))
-        return phase.invert(magnitude, method=method, num_iters=1, length=1000, **SIZES)
+    def recovered(magnitude):
+        got = phase.invert(magnitude, method=method, num_iters=1, length=1000, **SIZES)
+        return jnp.sum(got**2), got
 
-    got = jax.jit(jax.vmap(one))(clips)
+    differentiate = jax.value_and_grad(recovered, has_aux=True)
+    (_, got), gradients = jax.jit(jax.vmap(differentiate))(levels)
     assert got.shape == clips.shape
     assert np.isfinite(got).all()
-    if method != "zero":  # Its pulses lie half a frame early: the click's is before the clip.
-        assert np.any(got, axis=1).all()
+    assert np.isfinite(gradients).all()
+    for name, clip, gradient in zip(EDGES, got, gradients, strict=True):
+        # The pulses of zero phase lie half a frame early: the click's is before the clip.
+        if name == "silence":
+            np.testing.assert_array_equal(clip, 0)
+        elif (method, name) != ("zero", "click"):
+            assert np.any(clip), name
+            assert np.any(gradient), name
+    _, alone = recovered(levels[-1])
+    error = phase.spectral_convergence_db(
+        alone, spectrum.magnitude(stft(got[-1], **SIZES)), **SIZES
+    )
+    assert float(error) < -40
 
 
-@pytest.mark.parametrize("method", ["pghi", "spsi", "peaks", "derivative"])
-@pytest.mark.parametrize("num_samples", [1, 130])
+@pytest.mark.parametrize(
+    ("method", "num_samples"),
+    [("pghi", 1), ("spsi", 1), ("derivative", 1), ("peaks", 1), ("pghi", 130)],
+)
 def test_clip_of_one_or_two_frames_is_finite_and_of_the_right_length(method, num_samples):
     @jax.jit
     def one(clip):
@@ -255,87 +349,54 @@ def test_clip_of_one_or_two_frames_is_finite_and_of_the_right_length(method, num
     assert np.any(got)
 
 
-@pytest.mark.parametrize(("n_fft", "hop_length"), [(500, 120), (501, 100), (512, 256), (512, 64)])
-@pytest.mark.parametrize("method", ["pghi", "peaks"])
-def test_any_sizes_work_hop_dividing_n_fft_or_not(method, n_fft, hop_length):
-    clip = jnp.asarray(notes()[0])
-    sizes = {"n_fft": n_fft, "hop_length": hop_length}
-    magnitude = spectrum.magnitude(stft(clip, **sizes))
-    got = phase.invert(magnitude, method=method, num_iters=4, length=NUM_SAMPLES, **sizes)
-    assert float(phase.spectral_convergence_db(got, magnitude, **sizes)) < -14
-
-
-@pytest.mark.parametrize("method", ["pghi", "spsi", "derivative", "peaks"])
-def test_jit_and_vmap_equal_eager_one_by_one(magnitudes, method):
-    def one(magnitude):
-        return phase.invert(magnitude, method=method, num_iters=2, length=NUM_SAMPLES, **SIZES)
-
-    fast = jax.jit(jax.vmap(one))(magnitudes)
-    for got, magnitude in zip(fast, magnitudes, strict=True):
-        error = phase.spectral_convergence_db(got, spectrum.magnitude(stft(one(magnitude), **SIZES)), **SIZES)  # noqa: E501  # fmt: skip
-        assert float(error) < -40
-
-
 def test_gradient_through_iterations_matches_a_finite_difference(magnitudes):
-    magnitude = magnitudes[0][:12]
-    target = jnp.asarray(NOISE[: 11 * 128])
-    start = phase_start.pghi_phase(magnitude, **SIZES)
-
-    def loss(magnitude):
-        got = phase.griffin_lim(None, magnitude, num_iters=3, init=start, **SIZES)
-        return jnp.sum(got * target)
-
-    direction = magnitude / jnp.linalg.norm(magnitude)
-    slope = jnp.vdot(jax.grad(loss)(magnitude), direction)
-    numeric = (loss(magnitude + 0.05 * direction) - loss(magnitude - 0.05 * direction)) / 0.1
-    np.testing.assert_allclose(slope, numeric, rtol=2e-2)
-
-
-@pytest.mark.parametrize("method", ["pghi", "spsi", "derivative", "peaks"])
-def test_gradient_through_the_start_is_finite(magnitudes, method):
-    def loss(magnitude):
-        return jnp.sum(phase.invert(magnitude, method=method, num_iters=1, **SIZES) ** 2)
-
-    gradient = jax.jit(jax.grad(loss))(magnitudes[1])
-    assert np.isfinite(gradient).all()
-    assert np.any(gradient)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_magnitude_is_computed_in_float32(magnitudes, dtype):
-    magnitude = magnitudes[0].astype(dtype)
-    got = phase.recover(magnitude, length=NUM_SAMPLES, **SIZES)
-    assert got.dtype == jnp.float32
-    expected = phase.recover(magnitude.astype(jnp.float32), length=NUM_SAMPLES, **SIZES)
-    np.testing.assert_array_equal(got, expected)
-
-
-def test_float64_magnitude_is_taken(magnitudes):
-    magnitude = np.asarray(magnitudes[0], np.float64)
-    got = phase.recover(magnitude, length=NUM_SAMPLES, **SIZES)
-    assert got.dtype == jnp.float32
     with jax.enable_x64(True):
-        wide = phase.recover(magnitude, length=NUM_SAMPLES, **SIZES)
-        assert wide.dtype == jnp.float64
-        assert np.isfinite(wide).all()
+        magnitude = jnp.asarray(np.asarray(magnitudes[0][:12], np.float64))
+        target = jnp.asarray(NOISE[: 11 * 128].astype(np.float64))
+        start = phase_start.pghi_phase(magnitude, **SIZES)
+
+        @jax.jit
+        def loss(magnitude):
+            got = phase.griffin_lim(None, magnitude, num_iters=3, init=start, **SIZES)
+            assert got.dtype == jnp.float64
+            return jnp.sum(got * target)
+
+        direction = magnitude / jnp.linalg.norm(magnitude)
+        slope = jnp.vdot(jax.jit(jax.grad(loss))(magnitude), direction)
+        ahead, behind = (loss(magnitude + step * direction) for step in (1e-4, -1e-4))
+        np.testing.assert_allclose(slope, (ahead - behind) / 2e-4, rtol=1e-5)
+
+
+recover = jax.jit(functools.partial(phase.recover, length=NUM_SAMPLES, **SIZES))
+
+
+def test_half_precision_and_float64_magnitudes_are_computed_in_float32(magnitudes):
+    magnitude = magnitudes[0].astype(jnp.bfloat16)
+    got = recover(magnitude)
+    assert got.dtype == jnp.float32
+    # Compiled by themselves, the two programs may round differently.
+    np.testing.assert_allclose(got, recover(magnitude.astype(jnp.float32)), atol=1e-4)
+    wide = np.asarray(magnitudes[0], np.float64)
+    np.testing.assert_array_equal(recover(wide), recover(magnitudes[0]))
 
 
 def test_loudness_scales_through(magnitudes):
-    quiet = phase.recover(magnitudes[0] * 1e-3, length=NUM_SAMPLES, **SIZES)
-    loud = phase.recover(magnitudes[0], length=NUM_SAMPLES, **SIZES)
-    np.testing.assert_allclose(quiet * 1e3, loud, atol=2e-3)
+    np.testing.assert_allclose(
+        recover(magnitudes[0] * 1e-3) * 1e3, recover(magnitudes[0]), atol=2e-3
+    )
 
 
-def test_recover_reaches_its_target_and_repeats_itself(magnitudes):
-    for target_db in (-20.0, -25.0):
+@pytest.mark.parametrize("target_db", [-20.0, -25.0])
+def test_recover_reaches_its_target_on_notes_and_repeats_itself(notes, target_db):
+    @jax.jit
+    def one(clip):
+        magnitude = spectrum.magnitude(stft(clip, **REAL))
+        got = phase.recover(magnitude, target_db=target_db, length=clip.shape[0], **REAL)
+        return got, phase.spectral_convergence_db(got, magnitude, **REAL)
 
-        def one(magnitude, target_db=target_db):
-            return phase.recover(magnitude, target_db=target_db, length=NUM_SAMPLES, **SIZES)
-
-        got = jax.vmap(one)(magnitudes)
-        np.testing.assert_array_equal(got, jax.vmap(one)(magnitudes))
-        reached = jax.vmap(lambda x, m: phase.spectral_convergence_db(x, m, **SIZES))
-        assert float(jnp.mean(reached(got, magnitudes))) < target_db
+    first, again = (jax.lax.map(one, notes) for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    assert float(jnp.mean(first[1])) < target_db
 
 
 def test_choice_asks_for_more_iterations_the_finer_the_target():
@@ -346,15 +407,13 @@ def test_choice_asks_for_more_iterations_the_finer_the_target():
     assert phase.choose(2048, 512, method="griffin_lim") == ("griffin_lim", phase.DEFAULT_ITERS)
 
 
-def test_other_windows_have_a_start_that_works():
-    clip = jnp.asarray(notes()[0])
-    for window, method in [("hamming", "pghi"), ("gaussian", "pghi"), ("kbd", "peaks")]:
-        magnitude = spectrum.magnitude(stft(clip, window=window, **SIZES))
-        got = phase.invert(
-            magnitude, method=method, num_iters=4, length=NUM_SAMPLES, window=window, **SIZES
-        )
-        reached = phase.spectral_convergence_db(got, magnitude, window=window, **SIZES)
-        assert float(reached) < -18
+def test_choice_knows_frame_and_overlap():
+    # Short frames and little overlap need more iterations; sizes between those measured take the
+    # nearest, and an overlap counts as the next smaller one.
+    assert phase.choose(512, 128, -22.0)[1] > phase.choose(2048, 512, -22.0)[1]
+    assert phase.choose(2048, 1024, -25.0)[1] > phase.choose(2048, 256, -25.0)[1]
+    assert phase.choose(1900, 600, -25.0) == phase.choose(2048, 1024, -25.0)
+    assert phase.choose(16384, 4096, -25.0) == phase.choose(4096, 1024, -25.0)
 
 
 def test_random_start_depends_on_the_key_only():
@@ -376,13 +435,14 @@ def test_spectral_convergence_is_the_relative_error_in_db():
     assert float(phase.spectral_convergence_db(NOISE, jnp.zeros_like(magnitude), **SIZES)) == 200
 
 
-@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
-def test_recovery_lowers_for_every_platform(platform):
+def test_recovery_lowers_for_every_platform():
     def one(magnitude):
         return phase.invert(magnitude, method="pghi", num_iters=2, **SIZES)
 
     shape = jax.ShapeDtypeStruct((2, 20, 257), jnp.float32)
-    assert jax.export.export(jax.jit(jax.vmap(one)), platforms=[platform])(shape)
+    platforms = ("cpu", "cuda", "tpu")
+    exported = jax.export.export(jax.jit(jax.vmap(one)), platforms=platforms)(shape)
+    assert exported.platforms == platforms
 
 
 @pytest.mark.parametrize(
@@ -390,6 +450,7 @@ def test_recovery_lowers_for_every_platform(platform):
     [
         ({"num_iters": -1}, "num_iters=-1 must be 0 or more"),
         ({"momentum": -0.5}, "momentum=-0.5 must be 0 or more"),
+        ({"relaxation": 2.0}, "relaxation=2.0 must be between 0 and 2"),
         ({"length": 5000}, r"length=5000 samples have 40 frames.*has 5; lengths from 512 to 639"),
         ({"init": jnp.zeros((4, 257))}, r"init has shape \(4, 257\)"),
         ({"key": None}, "needs a key"),

@@ -27,14 +27,14 @@ def deemphasis(waveform, *, coef: float = 0.97) -> jax.Array:
     """Returns `y[n] = x[n] + coef * y[n - 1]`, the inverse of `preemphasis`; same arguments."""
     waveform = as_waveform(waveform)
     _check_coef(coef)
-
-    # A pair (a, b) stands for y -> a y + b; composing pairs is associative, so the recursion runs
-    # in log2(num_samples) parallel steps.
-    def compose(first, second):
-        return first[0] * second[0], second[0] * first[1] + second[1]
-
-    decay = jnp.full_like(waveform, coef)
-    return jax.lax.associative_scan(compose, (decay, waveform))[1]
+    # 1 / (1 - c/z) = (1 + c/z) (1 + c^2/z^2) (1 + c^4/z^4) ...: the recursion in log2(num_samples)
+    # shifted sums, and fewer where the power of c is beyond the precision of the samples.
+    shift, gain, num_samples = 1, coef, waveform.shape[0]
+    negligible = float(jnp.finfo(waveform.dtype).eps) ** 2
+    while shift < num_samples and gain > negligible:
+        waveform = waveform + gain * jnp.pad(waveform, (shift, 0))[:num_samples]
+        shift, gain = 2 * shift, gain * gain
+    return waveform
 
 
 def _check_coef(coef: float) -> None:

@@ -73,9 +73,10 @@ def slice_frames(samples, *, frame_length: int, hop_length: int):
     if missing > 0:
         samples = xp.pad(samples, [(0, 0)] * len(lead) + [(0, missing)])
     blocks = samples[..., : num_blocks * hop_length].reshape(*lead, num_blocks, hop_length)
-    views = [blocks[..., i : i + frames, :] for i in range(overlap)]
-    views[-1] = views[-1][..., : frame_length - (overlap - 1) * hop_length]
-    return xp.concatenate(views, axis=-1)
+    # Stacked, not concatenated along the last axis: XLA on CPU then copies whole blocks, in half
+    # the time.
+    views = xp.stack([blocks[..., i : i + frames, :] for i in range(overlap)], axis=-2)
+    return views.reshape(*lead, frames, overlap * hop_length)[..., :frame_length]
 
 
 def overlap_add(frames, *, hop_length: int):

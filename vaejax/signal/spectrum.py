@@ -11,6 +11,9 @@ import jax.numpy as jnp
 # spectrum and keeps 1 / squared finite in float32.
 TINY = 1e-30
 
+# The same for a direction alone, whose gradient grows as the cube of 1 / abs: -200 dB.
+TINY_DIRECTION = 1e-20
+
 
 def magnitude(spectrum) -> jax.Array:
     """Returns `abs(spectrum)`, linear amplitude, same shape; its gradient at 0 is 0, not NaN."""
@@ -43,9 +46,9 @@ def from_polar(magnitude, phase) -> jax.Array:
 
 
 def with_magnitude(spectrum, magnitude) -> jax.Array:
-    """Returns `magnitude` with the phase of `spectrum`; 0 where the spectrum is exactly 0."""
+    """Returns `magnitude` with the phase of `spectrum`; 0 where the spectrum is below 1e-10."""
     squared = power(spectrum)
-    alive = squared > TINY
+    alive = squared > TINY_DIRECTION
     gain = jnp.where(alive, magnitude * jax.lax.rsqrt(jnp.where(alive, squared, 1)), 0)
     return jax.lax.complex(spectrum.real * gain, spectrum.imag * gain)
 
