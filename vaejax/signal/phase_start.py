@@ -78,6 +78,8 @@ def pghi_phase(
     delay = _time_slope(log_magnitude, look_ahead) * (-gamma / (2 * np.pi * hop_length * n_fft))
     delay = jnp.clip(delay, -0.5, 0.5)
     strength = jnp.where(magnitude > tolerance * jnp.max(magnitude), magnitude, 0)
+    # Levels only choose a path; no gradient flows through a choice.
+    strength = jax.lax.stop_gradient(strength)
     origin, walk = strongest_path(strength, delay, reach=reach)
     advance = jnp.concatenate([advance[:1], 0.5 * (advance[1:] + advance[:-1])])
     return _spread(advance, origin, walk, n_fft=n_fft, hop_length=hop_length)
