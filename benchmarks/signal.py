@@ -429,7 +429,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     fig: Any
     panels: Any
@@ -455,6 +455,9 @@ def draw(figures: dict[str, Any], path: Path) -> None:
         for target in TARGETS_DB:
             panel.axhline(target, color="0.6", lw=0.8, ls=":")
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_xlabel("milliseconds per clip of one second")
         panel.set_title(f"hop = n_fft / {overlap}")
         panel.grid(alpha=0.25, which="both")

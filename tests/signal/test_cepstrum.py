@@ -1,6 +1,5 @@
 """MFCC and delta against librosa and SciPy."""
 
-import jax
 import librosa
 import numpy as np
 import pytest
@@ -43,13 +42,6 @@ def test_delta_with_padding_matches_scipy(mode, scipy_mode):
 def test_symmetric_delta_of_a_ramp_halves_at_the_ends():
     got = delta(np.array([1.0, 2.0, 3.0, 4.0]), win_length=3, mode="symmetric")
     np.testing.assert_allclose(got, [0.5, 1.0, 1.0, 0.5])
-
-
-def test_jit_and_vmap_equal_eager():
-    batch = MEL_DB.reshape(2, 15, 40)
-    for function in (mfcc, delta):
-        fast = jax.jit(jax.vmap(function))(batch)
-        np.testing.assert_allclose(fast, np.stack([function(x) for x in batch]), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -44,13 +44,20 @@ def test_mel_magnitude_matches_librosa(hop_length):
 
 
 @pytest.mark.parametrize("spread", [0.5, 0.125, 0.01])
+@pytest.mark.parametrize(("n_bins", "bins_per_octave", "fmin"), [(84, 12, 32.70319566), (32, 8, 40.0), (84, 36, 100.0)])  # noqa: E501  # fmt: skip
 @pytest.mark.parametrize(("rate", "n_fft"), [(44100, 2048), (22050, 512)])
-def test_log_filterbank_sums_to_one_around_its_centres(rate, n_fft, spread):
-    bank = log_filterbank(sample_rate=rate, n_fft=n_fft, spread=spread)
-    assert bank.shape == (n_fft // 2 + 1, 84)
+def test_log_filterbank_sums_to_one_around_its_centres(
+    rate, n_fft, n_bins, bins_per_octave, fmin, spread
+):
+    bank = log_filterbank(
+        sample_rate=rate, n_fft=n_fft, n_bins=n_bins, bins_per_octave=bins_per_octave, fmin=fmin,
+        spread=spread,
+    )  # fmt: skip
+    assert bank.shape == (n_fft // 2 + 1, n_bins)
+    assert bank.dtype == np.float32
     assert (bank >= 0).all()
     np.testing.assert_allclose(bank.sum(axis=0), 1.0, rtol=1e-5)
-    centres = 32.70319566 * 2 ** (np.arange(84) / 12)
+    centres = fmin * 2 ** (np.arange(n_bins) / bins_per_octave)
     peaks = bank.argmax(axis=0) * rate / n_fft
     assert np.abs(peaks - centres).max() <= rate / n_fft
 
@@ -83,19 +90,7 @@ def test_inverted_silence_is_silent_with_finite_gradients():
         return jnp.sum(invert_filterbank(bands, bank, num_iters=4))
 
     assert float(total(jnp.zeros((3, 40)))) == 0
-    assert np.isfinite(jax.grad(total)(jnp.zeros((3, 40)))).all()
-
-
-def test_inversion_under_jit_and_vmap_equals_eager():
-    bank = mel_filterbank(sample_rate=22050, n_fft=512, n_mels=40)
-    batch = np.random.default_rng(1).random((2, 5, 40)).astype(np.float32)
-
-    def one(bands):
-        return invert_filterbank(bands, bank, num_iters=8)
-
-    np.testing.assert_allclose(
-        jax.jit(jax.vmap(one))(batch), np.stack([one(x) for x in batch]), rtol=1e-3, atol=1e-3
-    )
+    assert np.isfinite(jax.jit(jax.grad(total))(jnp.zeros((3, 40)))).all()
 
 
 BANK = mel_filterbank(sample_rate=22050, n_fft=512, n_mels=40)

@@ -18,12 +18,19 @@ def test_decibels_match_librosa_clip_by_clip(name, amin, top_db):
     ours, theirs = getattr(scales, name), getattr(librosa, name)
     got = jax.vmap(lambda row: ours(row, amin=amin, top_db=top_db))(ROWS)
     expected = [theirs(row, ref=1.0, amin=amin, top_db=top_db) for row in ROWS]
-    np.testing.assert_allclose(got, expected, atol=2e-5)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_reference_may_be_a_function_of_the_clip():
     got = scales.amplitude_to_db(ROWS[1], ref=jnp.max)
-    np.testing.assert_allclose(got, librosa.amplitude_to_db(ROWS[1], ref=np.max), atol=2e-5)
+    np.testing.assert_allclose(got, librosa.amplitude_to_db(ROWS[1], ref=np.max), atol=1e-5)
+
+
+def test_decibels_of_float64_stay_float64_where_x64_is_on():
+    with jax.enable_x64(True):
+        got = scales.power_to_db(ROWS[1])
+        assert got.dtype == jnp.float64
+        np.testing.assert_allclose(got, librosa.power_to_db(ROWS[1]), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float16, 1e-3), (jnp.bfloat16, 1e-2)])
@@ -31,7 +38,7 @@ def test_half_precision_decibels_keep_the_input_precision(dtype, rtol):
     row = jnp.asarray(ROWS[1], dtype)
     got = scales.power_to_db(row)
     assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, librosa.power_to_db(ROWS[1]), rtol=rtol, atol=0.05)
+    np.testing.assert_allclose(got, librosa.power_to_db(ROWS[1]), rtol=rtol)
 
 
 def test_decibels_invert():
@@ -101,13 +108,6 @@ def test_mels_match_librosa_and_invert(htk):
     np.testing.assert_allclose(
         scales.mel_to_hz(mels, htk=htk), librosa.mel_to_hz(mels, htk=htk), rtol=1e-12
     )
-
-
-def test_jit_equals_eager():
-    for function in (scales.amplitude_to_db, scales.mu_law_encode):
-        np.testing.assert_allclose(
-            jax.jit(function)(ROWS[1]), function(ROWS[1]), rtol=1e-6, atol=2e-5
-        )
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def with_magnitude(spectrum, magnitude) -> jax.Array:
 
 def wrap(phase) -> jax.Array:
     """Returns radians wrapped to [-pi, pi], with the gradient of the identity."""
+    phase = _as_float(phase)
     return phase - 2 * jnp.pi * jnp.round(jax.lax.stop_gradient(phase) / (2 * jnp.pi))
 
 
@@ -68,7 +69,7 @@ def instantaneous_frequency(phase) -> jax.Array:
     Returns:
       `[num_frames, num_bins]` in [-1, 1].
     """
-    phase = jnp.asarray(phase)
+    phase = _as_float(phase)
     previous = jnp.pad(phase, ((1, 0), (0, 0)))[:-1]
     return wrap(phase - previous) / jnp.pi
 
@@ -79,7 +80,7 @@ def phase_from_instantaneous_frequency(frequency) -> jax.Array:
     Args:
       frequency: `[num_frames, num_bins]`, fractions of pi per frame; frame 0 is the start phase.
     """
-    return wrap(jnp.pi * jnp.cumsum(jnp.asarray(frequency), axis=0))
+    return wrap(jnp.pi * jnp.cumsum(_as_float(frequency), axis=0))
 
 
 def append_frequency_map(spectrogram) -> jax.Array:
@@ -102,3 +103,9 @@ def append_frequency_map(spectrogram) -> jax.Array:
     ramp = jnp.linspace(0, 1, bins, dtype=jnp.float32).astype(spectrogram.dtype)
     ramp = jnp.broadcast_to(ramp[None, :, None], (frames, bins, 1))
     return jnp.concatenate([spectrogram, ramp], axis=-1)
+
+
+def _as_float(values) -> jax.Array:
+    """Returns values as float32 (float64 stays): half precision has 3 digits per turn, too few."""
+    values = jnp.asarray(values)
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
