@@ -32,7 +32,10 @@ class Data:
     fade_ms: float = 10.0
     """Milliseconds of fade-out where a sound is cut at the end of the clip."""
     holdout_fraction: float = 0.1
-    """Share of the sounds (chosen by a hash of each file) that is never trained on."""
+    """Share of the sounds that is never trained on."""
+    holdout_by: Literal["hash", "pitch", "label"] = "hash"
+    """How they are chosen: `hash` sound by sound, by a hash of each file; `pitch` whole pitches
+    (see pitch_pattern) and `label` whole labels, so that none of their sounds is trained on."""
     synth_count: int = 2048
     """Sounds in the built-in set."""
     synth_seed: int = 0

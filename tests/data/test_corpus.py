@@ -15,7 +15,7 @@ import soundfile
 
 import vaejax.data
 from vaejax.data import corpus, files
-from vaejax.data.corpus import load_folder, load_synth, split, summary
+from vaejax.data.corpus import load_folder, load_synth, summary
 
 RATE = 8_000
 SETTINGS = {"sample_rate": RATE, "pack_samples": 1000, "trim_db": -60.0}
@@ -442,65 +442,12 @@ def test_the_synthesiser_is_called_as_it_is_written():
     inspect.signature(synth.render_set).bind(seed=0, count=1, sample_rate=1, num_samples=1)
 
 
-# Dividing and recording
-
-
-def hashes_of(count, salt=0):
-    return [hashlib.blake2b(bytes([salt, i % 256, i // 256])).hexdigest() for i in range(count)]
-
-
-def test_split_holds_out_about_the_fraction():
-    held = split(hashes_of(5000), holdout_fraction=0.1)
-    assert held.dtype == bool
-    assert abs(held.mean() - 0.1) < 0.015
-
-
-def test_split_is_stable_when_files_are_added():
-    few, many = hashes_of(300), hashes_of(300)[::-1] + hashes_of(700, salt=1)
-    before = dict(zip(few, split(few, holdout_fraction=0.1), strict=True))
-    after = dict(zip(many, split(many, holdout_fraction=0.1), strict=True))
-    assert all(after[digest] == side for digest, side in before.items())
-
-
-def test_split_keeps_copies_together():
-    hashes = hashes_of(50) * 2
-    held = split(hashes, holdout_fraction=0.3)
-    np.testing.assert_array_equal(held[:50], held[50:])
-
-
-@pytest.mark.parametrize("fraction", [1e-9, 0.1, 0.5])
-@pytest.mark.parametrize("copies", [1, 2])
-def test_split_of_a_small_set_leaves_neither_side_empty(fraction, copies):
-    for salt in range(100):
-        hashes = hashes_of(4 // copies, salt=salt) * copies
-        held = split(hashes, holdout_fraction=fraction)
-        assert held.sum() >= 1
-        assert (~held).sum() >= corpus.MIN_TRAIN
-
-
-def test_split_names_what_is_missing():
-    rejected = [{"file": f"{i}.wav", "reason": "all silence"} for i in range(5)]
-    expected = (
-        r"^found 3 usable sounds in /music, need at least 4; 5 files were rejected "
-        r"\(0\.wav: all silence; 1\.wav: all silence; 2\.wav: all silence; \.\.\.\)$"
-    )
-    with pytest.raises(ValueError, match=expected):
-        split(hashes_of(3), holdout_fraction=0.1, source="/music", rejected=rejected)
-    with pytest.raises(ValueError, match=r"^found 0 usable sounds in the source, need at least 4$"):
-        split([], holdout_fraction=0.1)
-    with pytest.raises(ValueError, match="the 6 usable sounds in /music are copies of 1; need"):
-        split(hashes_of(1) * 6, holdout_fraction=0.1, source="/music")
-
-
-@pytest.mark.parametrize("fraction", [0, -0.1, 0.51, float("nan")])
-def test_split_refuses_a_fraction_out_of_range(fraction):
-    with pytest.raises(ValueError, match=r"holdout_fraction=.* must be above 0 and at most 0\.5"):
-        split(hashes_of(10), holdout_fraction=fraction)
+# Recording
 
 
 def test_summary_lists_every_file_and_survives_json(folder, load):
     loaded = load(folder)
-    held = split(loaded.hashes, holdout_fraction=0.25)
+    held = np.array([False, True, False, False])
     record = json.loads(
         json.dumps(summary(loaded, held_out=held, pitches=np.full(len(loaded), np.nan)))
     )

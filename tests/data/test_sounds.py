@@ -52,6 +52,18 @@ def test_held_out_rows_are_in_the_order_of_their_hashes(settings):
     assert hashes == sorted(hashes)
 
 
+def test_a_whole_label_is_held_out_recorded_and_reported(settings):
+    loaded = sounds.load(with_data(settings, holdout_by="label"))
+    held = {row["label"] for row in loaded.listing["files"] if row["split"] == "held_out"}
+    kept = {row["label"] for row in loaded.listing["files"] if row["split"] == "train"}
+    assert len(held) == len(kept) == 1
+    assert not held & kept
+    assert loaded.listing["split"] == {"by": "label", "groups": sorted(held)}
+    assert f"held out by label: {held.pop()} (1 in all)" in sounds.report(loaded)
+    with pytest.raises(ValueError, match="holdout_by=pitch needs to know pitches"):
+        sounds.load(with_data(settings, holdout_by="pitch"))
+
+
 def test_held_out_sounds_stay_held_out_when_files_are_added(settings, tmp_path):
     half = with_data(settings, holdout_fraction=0.5)
     before = sounds.load(half)

@@ -18,7 +18,7 @@ import shutil
 import sys
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +31,6 @@ from vaejax.data import files
 
 # Goes up whenever decoding, conditioning or the layout of the cache changes what is stored.
 FORMAT = 1
-# The least that can be divided into a training and a held-out set, and the least to train on.
-MIN_CLIPS = 4
-MIN_TRAIN = 2
 # Clips finished but not yet written, per worker: keeps the workers busy behind a slow file.
 IN_FLIGHT = 4
 INDEX, LOCK = "index.json", "lock"
@@ -227,60 +224,11 @@ def load_synth(
     )
 
 
-def split(
-    hashes: Sequence[str],
-    *,
-    holdout_fraction: float,
-    source: str = "the source",
-    rejected: Sequence[dict[str, str]] = (),
-) -> np.ndarray:
-    """Chooses the held-out clips by the hash of their content.
-
-    A clip's side does not depend on the other clips, so it stays where it is when files are
-    added, and copies of one file are always together. Only in a set so small that the hashes
-    leave one side too empty does a clip change sides: one is held out then, MIN_TRAIN are not.
-
-    Args:
-      hashes: [num_clips], hexadecimal.
-      holdout_fraction: expected fraction to hold out, in (0, 0.5].
-      source, rejected: for the error's text; as in `Corpus`.
-    Returns:
-      [num_clips] bool, True where held out.
-    Raises:
-      ValueError: if holdout_fraction is out of range, there are fewer than MIN_CLIPS clips, or
-        they are copies of so few sounds that no division leaves MIN_TRAIN to train on.
-    """
-    if not 0 < holdout_fraction <= 0.5:
-        raise ValueError(f"holdout_fraction={holdout_fraction} must be above 0 and at most 0.5")
-    if len(hashes) < MIN_CLIPS:
-        text = f"found {len(hashes)} usable sounds in {source}, need at least {MIN_CLIPS}"
-        if rejected:
-            first = "; ".join(f"{item['file']}: {item['reason']}" for item in rejected[:3])
-            text += f"; {len(rejected)} files were rejected ({first}"
-            text += "; ...)" if len(rejected) > 3 else ")"
-        raise ValueError(text)
-    copies = Counter(hashes)
-    by_draw = sorted(copies, key=lambda digest: int(digest[:16], 16))
-    held = [digest for digest in by_draw if int(digest[:16], 16) < holdout_fraction * 2**64]
-    room = len(hashes) - MIN_TRAIN
-    while sum(copies[digest] for digest in held) > room:
-        held.pop()
-    if not held:
-        held = [digest for digest in by_draw if copies[digest] <= room][:1]
-    if not held:
-        raise ValueError(
-            f"the {len(hashes)} usable sounds in {source} are copies of {len(copies)}; "
-            f"need at least {MIN_TRAIN} to train on and a different one to hold out"
-        )
-    chosen = set(held)
-    return np.array([digest in chosen for digest in hashes])
-
-
 def summary(corpus: Corpus, *, held_out: np.ndarray, pitches: np.ndarray) -> dict[str, Any]:
     """Returns what a run records of its data, ready for JSON.
 
     Args:
-      held_out: [num_clips] bool, from `split`.
+      held_out: [num_clips] bool, see `data.splits`.
       pitches: [num_clips] MIDI numbers, NaN where not known.
     """
     rows: list[dict[str, Any]] = []

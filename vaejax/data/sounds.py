@@ -8,7 +8,7 @@ from vaejax import conditions
 from vaejax.conditions import Vocabulary
 from vaejax.config import Config
 from vaejax.data import corpus as packs
-from vaejax.data import nsynth, pitches
+from vaejax.data import nsynth, pitches, splits
 from vaejax.data.corpus import Corpus
 
 
@@ -50,6 +50,28 @@ def load(config: Config) -> Sounds:
         written; one clear line each.
     """
     data = config.data
+    loaded, known = source_of(config)
+    split = splits.choose(
+        data.holdout_by,
+        hashes=loaded.hashes,
+        labels=loaded.labels,
+        pitches=known,
+        holdout_fraction=data.holdout_fraction,
+        source=loaded.source,
+        rejected=loaded.rejected,
+    )
+    described = describe(loaded, split.held_out, known, config)
+    described.listing["split"] = split.summary()
+    return described
+
+
+def source_of(config: Config) -> tuple[Corpus, np.ndarray]:
+    """The packed sounds of a config, and the pitch of each, [num_clips], NaN where not known.
+
+    Raises:
+      ValueError, OSError: as `load`.
+    """
+    data = config.data
     shared: dict[str, Any] = {
         "sample_rate": data.sample_rate,
         "pack_samples": config.pack_samples,
@@ -62,14 +84,7 @@ def load(config: Config) -> Sounds:
         loaded = packs.load_folder(data.source, num_workers=data.num_workers, **shared)
         if nsynth.is_nsynth(data.source):
             loaded = nsynth.annotated(loaded, data.source, label=data.nsynth_label)
-    held_out = packs.split(
-        loaded.hashes,
-        holdout_fraction=data.holdout_fraction,
-        source=loaded.source,
-        rejected=loaded.rejected,
-    )
-    known = pitches.known(loaded, pattern=data.pitch_pattern, estimate=data.estimate_pitch)
-    return describe(loaded, held_out, known, config)
+    return loaded, pitches.known(loaded, pattern=data.pitch_pattern, estimate=data.estimate_pitch)
 
 
 def describe(corpus: Corpus, held_out, pitches, config: Config) -> Sounds:
@@ -90,6 +105,11 @@ def report(sounds: Sounds) -> str:
         f"{len(corpus)} sounds in {len(corpus.label_names)} folders from {corpus.source}: "
         f"{int((~held_out).sum())} to train on, {int(held_out.sum())} held out"
     ]
+    split = sounds.listing.get("split", {})
+    if split.get("groups"):
+        groups = split["groups"]
+        listed = ", ".join(groups[:8]) + (", ..." if len(groups) > 8 else "")
+        lines.append(f"held out by {split['by']}: {listed} ({len(groups)} in all)")
     if sounds.told.num_facts:
         facts = ["label"] * bool(sounds.told.labels) + ["pitch"] * sounds.told.pitch
         counts = np.isfinite(sounds.facts).sum(0)
