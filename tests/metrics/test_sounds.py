@@ -1,4 +1,4 @@
-"""Distances between sounds on cases with known answers, and against librosa."""
+"""Distances between two sounds on cases with known answers, and against librosa."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,6 @@ RATE = 44_100
 
 lsd_db = jax.jit(metrics.lsd_db)
 mel_l1_db = jax.jit(metrics.mel_l1_db, static_argnames="sample_rate")
-pooled_log_mel = jax.jit(metrics.pooled_log_mel, static_argnames="sample_rate")
 
 
 def noise(seed=0, num_samples=RATE, level=0.3):
@@ -102,79 +101,6 @@ def test_clips_shorter_than_a_window_can_be_compared(num_samples):
     x, y = noise(0, num_samples), noise(1, num_samples)
     assert float(mel_l1_db(x, x, sample_rate=RATE)) == pytest.approx(0.0, abs=1e-4)
     assert float(mel_l1_db(x, y, sample_rate=RATE)) > 1
-    assert np.isfinite(pooled_log_mel(x, sample_rate=RATE)).all()
-
-
-# Embedding
-
-
-def test_pooled_log_mel_of_a_steady_sound_is_the_same_in_every_stretch():
-    x = np.sin(2 * np.pi * 1000 * np.arange(RATE) / RATE).astype(np.float32)
-    pooled = np.asarray(pooled_log_mel(x, sample_rate=RATE)).reshape(16, 64)
-    # Away from the first and last stretch, whose frames reach beyond the clip.
-    np.testing.assert_allclose(pooled[2:14, 20:30], pooled[7, 20:30][None].repeat(12, 0), atol=0.1)
-    assert pooled[7].max() == pytest.approx(0.0, abs=6.1)
-
-
-def test_pooling_weighs_every_frame_alike():
-    # A ramp in time pools to the mean of equal stretches: 16 levels with equal steps.
-    x = noise(0, 2048 * 16)
-    x[: 2048 * 8] = 0
-    pooled = np.asarray(pooled_log_mel(x, sample_rate=RATE)).reshape(16, 64)
-    np.testing.assert_allclose(pooled[:7], -80.0, atol=1e-3)
-    assert (pooled[9:] > -40).all()
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    rng = np.random.default_rng(0)
-    clips = [
-        (np.sin(2 * np.pi * f * np.arange(8000) / 16_000) * np.exp(-np.arange(8000) / d))
-        for f, d in zip(rng.uniform(100, 4000, 20), rng.uniform(500, 5000, 20), strict=True)
-    ]
-    clips = np.stack(clips).astype(np.float32)
-    pooled = np.stack([pooled_log_mel(clip, sample_rate=16_000) for clip in clips])
-    return clips, pooled, metrics.fit_embedding(pooled)
-
-
-def test_distances_in_the_embedding_are_those_of_the_pooled_spectra(embedded):
-    # 20 sounds span 19 dimensions: an embedding in 64 loses nothing.
-    _, pooled, embedding = embedded
-    points = np.asarray(embedding.points)
-    assert points.shape == (20, 64)
-    expected = np.linalg.norm(pooled[:, None] - pooled[None], axis=2)
-    got = np.linalg.norm(points[:, None] - points[None], axis=2)
-    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-2)
-
-
-def test_a_training_sound_is_its_own_nearest_at_distance_zero(embedded):
-    clips, _, embedding = embedded
-    point = metrics.embed(clips[7], embedding, sample_rate=16_000)
-    row, novelty = metrics.nearest(point, embedding)
-    assert int(row) == 7
-    assert float(novelty) < 1e-3
-
-
-def test_novelty_of_half_the_sounds_without_themselves_is_above_one(embedded):
-    _, _, embedding = embedded
-    novelties = []
-    for i in range(20):
-        rest = embedding._replace(points=np.delete(np.asarray(embedding.points), i, axis=0))
-        novelties.append(float(metrics.nearest(embedding.points[i], rest)[1]))
-    assert np.median(novelties) == pytest.approx(1.0, rel=1e-3)
-
-
-def test_embedding_of_copies_of_one_sound_stays_finite():
-    embedding = metrics.fit_embedding(np.ones((4, 1024)))
-    assert all(np.isfinite(leaf).all() for leaf in embedding)
-    assert float(embedding.median_neighbour) > 0
-
-
-def test_neighbours_are_found_across_blocks():
-    # 1,500 points on a line, one apart: more than a block of 1,024.
-    pooled = np.zeros((1500, 4))
-    pooled[:, 3] = np.arange(1500)
-    assert float(metrics.fit_embedding(pooled).median_neighbour) == pytest.approx(1.0, rel=1e-3)
 
 
 # Multi-resolution STFT
@@ -214,3 +140,89 @@ def test_multi_resolution_stft_has_finite_gradients_at_silence():
     sine = np.sin(2 * np.pi * 440 * t).astype(np.float32)
     grad = jax.grad(lambda x: metrics.multi_resolution_stft(sine, x))(jnp.zeros(4000))
     assert np.isfinite(grad).all()
+
+
+# Spectral convergence
+
+
+def sine(hz, num_samples=16_384, rate=16_384, start=0):
+    t = (start + np.arange(num_samples)) / rate
+    return np.sin(2 * np.pi * hz * t).astype(np.float32)
+
+
+def test_spectral_convergence_ignores_a_change_of_gain():
+    # What is left of equal sounds is rounding.
+    assert float(metrics.spectral_convergence_db(sine(440), 0.1 * sine(440))) < -100
+
+
+def test_spectral_convergence_of_sounds_with_nothing_in_common():
+    # |A - B|^2 = |A|^2 + |B|^2 = 2 |A|^2.
+    got = float(metrics.spectral_convergence_db(sine(512), sine(4096)))
+    assert got == pytest.approx(10 * np.log10(2), abs=0.05)
+
+
+def test_spectral_convergence_hears_no_phase_but_at_the_edges():
+    shifted = sine(512, start=5)
+    assert float(metrics.spectral_convergence_db(sine(512), shifted)) < -25
+    assert np.linalg.norm(sine(512) - shifted) > 0.5 * np.linalg.norm(shifted)
+
+
+# Multi-resolution STFT as auraloss has it
+
+
+def auraloss_by_numpy(x, y):
+    """The defaults of auraloss.freq.MultiResolutionSTFTLoss(x, y), y the target, restated."""
+    total = 0.0
+    for n_fft, hop, size in ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)):
+        window = np.zeros(n_fft)
+        begin = (n_fft - size) // 2
+        window[begin : begin + size] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)
+        levels = []
+        for signal in (x, y):
+            padded = np.pad(signal.astype(np.float64), n_fft // 2, mode="reflect")
+            frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
+            power = np.abs(np.fft.rfft(frames * window)) ** 2
+            levels.append(np.sqrt(np.maximum(power, 1e-8)))
+        a, b = levels
+        total += np.linalg.norm(b - a) / np.linalg.norm(b) + np.abs(np.log(a) - np.log(b)).mean()
+    return total / 3
+
+
+def test_auraloss_stft_matches_its_published_formula():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(0, 0.1, (2, 6000)).astype(np.float32)
+    y[3000:] = 0
+    assert float(metrics.auraloss_stft(y, x)) == pytest.approx(auraloss_by_numpy(x, y), rel=1e-4)
+    assert float(metrics.auraloss_stft(x, x)) < 1e-6
+
+
+# Attack
+
+
+def test_attack_error_is_the_level_that_the_attack_has_lost():
+    x = noise(num_samples=RATE)
+    softer = x.copy()
+    softer[: round(0.05 * RATE)] *= 0.5
+    matched = 20 * np.log10(np.linalg.norm(x) / np.linalg.norm(softer))
+    got = float(metrics.attack_error_db(x, softer, sample_rate=RATE))
+    assert got == pytest.approx(20 * np.log10(2) - matched, abs=0.01)
+    late = x.copy()
+    late[round(0.05 * RATE) + 2 :] *= 0.5  # the attack is as it was, beside a softer rest
+    matched = 20 * np.log10(np.linalg.norm(x) / np.linalg.norm(late))
+    got = float(metrics.attack_error_db(x, late, sample_rate=RATE))
+    assert got == pytest.approx(matched, abs=0.01)
+
+
+def test_attack_error_is_finite_for_silence_and_short_sounds():
+    x = noise(num_samples=100)
+    for pair in ((x, 0 * x), (0 * x, x), (0 * x, 0 * x)):
+        assert np.isfinite(metrics.attack_error_db(*pair, sample_rate=RATE))
+    assert float(metrics.attack_error_db(x, x, sample_rate=RATE)) < 1e-4
+
+
+def test_magnitude_lsd_matches_its_definition():
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(0.01, 1, (2, 20, 30)).astype(np.float32)
+    scaled = b * np.linalg.norm(a) / np.linalg.norm(b)
+    expected = np.sqrt(((20 * np.log10(a / scaled)) ** 2).mean(1)).mean()
+    assert float(metrics.magnitude_lsd_db(a, 3 * b)) == pytest.approx(expected, rel=1e-4)

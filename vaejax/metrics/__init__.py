@@ -1,0 +1,47 @@
+"""Figures of merit: of two sounds, of two sets of sounds, and how sure they are.
+
+sounds      distances between a sound and its reconstruction
+embedding   sounds as points whose distances follow what is heard
+sets        distances between two sets of such points
+intervals   bootstrap intervals of means and of their differences
+"""
+
+from vaejax.metrics.embedding import (
+    EMBEDDING_DIM,
+    EMBEDDING_FRAMES,
+    EMBEDDING_MELS,
+    Embedding,
+    embed,
+    fit_embedding,
+    nearest,
+    pooled_log_mel,
+)
+from vaejax.metrics.sounds import (
+    attack_error_db,
+    auraloss_stft,
+    lsd_db,
+    magnitude_lsd_db,
+    match_energy,
+    mel_l1_db,
+    multi_resolution_stft,
+    spectral_convergence_db,
+)
+
+__all__ = [
+    "EMBEDDING_DIM",
+    "EMBEDDING_FRAMES",
+    "EMBEDDING_MELS",
+    "Embedding",
+    "attack_error_db",
+    "auraloss_stft",
+    "embed",
+    "fit_embedding",
+    "lsd_db",
+    "magnitude_lsd_db",
+    "match_energy",
+    "mel_l1_db",
+    "multi_resolution_stft",
+    "nearest",
+    "pooled_log_mel",
+    "spectral_convergence_db",
+]
