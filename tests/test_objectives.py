@@ -202,3 +202,88 @@ def test_beta_grows_in_a_straight_line_and_stays():
 
 def test_beta_without_warm_up_is_constant():
     assert float(objectives.beta_at(0, beta=0.5, warmup_steps=0)) == 0.5
+
+
+# Importance-weighted bound
+
+
+class Linear:
+    """x = W z + noise, with the exact posterior or one that is too wide; stands in for a model."""
+
+    def __init__(self, widen):
+        rng = np.random.default_rng(0)
+        self.w, self.sigma, self.widen = rng.normal(size=(6, 2)), 0.7, widen
+        self.precision = np.eye(2) + self.w.T @ self.w / self.sigma**2
+
+    def evidence(self, x):
+        covariance = self.w @ self.w.T + self.sigma**2 * np.eye(6)
+        return stats.multivariate_normal(np.zeros(6), covariance).logpdf(x.reshape(-1))
+
+    def apply(self, variables, *args, method):
+        if method == "encode":
+            mean = np.linalg.solve(self.precision, self.w.T / self.sigma**2)
+            # Of the diagonal alone: even unwidened it is not exact, as no diagonal one can be.
+            logvar = -np.log(np.diag(self.precision)) + self.widen
+            return jnp.float32(mean) @ args[0].reshape(-1), jnp.float32(logvar)
+        if method == "decode":
+            return (jnp.float32(self.w) @ args[0]).reshape(2, 3)
+        return jnp.log(jnp.float32(self.sigma))
+
+
+def importance_bounds(model, x, num_draws, count=400):
+    keys = jax.random.split(jax.random.key(num_draws), count)
+    bound = partial(objectives.importance_bound, {}, x, jnp.zeros(0), None)
+    values, elbos = jax.jit(jax.vmap(lambda k: bound(k, model=model, num_draws=num_draws)))(keys)
+    return np.asarray(values, np.float64), np.asarray(elbos, np.float64)
+
+
+def test_importance_bound_rises_with_k_to_the_evidence():
+    model, x = Linear(widen=1.0), jnp.float32(np.random.default_rng(1).normal(size=(2, 3)))
+    counts = {1: 4000, 4: 4000, 16: 4000, 1000: 400}
+    results = {k: importance_bounds(model, x, k, count)[0] for k, count in counts.items()}
+    means = [values.mean() for values in results.values()]
+    errors = [values.std() / np.sqrt(len(values)) for values in results.values()]
+    evidence = model.evidence(np.asarray(x, np.float64))
+    for k in range(3):
+        assert means[k + 1] - means[k] > 3 * np.hypot(errors[k], errors[k + 1])
+        assert means[k] < evidence
+    assert evidence - means[0] > 0.5
+    assert means[3] == pytest.approx(evidence, abs=4 * errors[3] + 0.005)
+
+
+def test_importance_bound_at_k_1_is_the_elbo_in_expectation():
+    model, x = Linear(widen=0.5), jnp.float32(np.random.default_rng(2).normal(size=(2, 3)))
+    values, elbos = importance_bounds(model, x, 1, 4000)
+    np.testing.assert_allclose(values, elbos, rtol=1e-6)
+    keys = jax.random.split(jax.random.key(9), 4000)
+    terms = jax.jit(
+        jax.vmap(lambda k: objectives.example_terms({}, x, jnp.zeros(0), None, k, model=model))
+    )(keys)
+    expected = -np.asarray(terms["recon"] + terms["kl"], np.float64)
+    error = np.hypot(values.std(), expected.std()) / np.sqrt(4000)
+    assert values.mean() == pytest.approx(expected.mean(), abs=4 * error)
+    _, mean_elbos = importance_bounds(model, x, 20)
+    error = np.hypot(mean_elbos.std() / 20, expected.std() / np.sqrt(4000))
+    assert mean_elbos.mean() == pytest.approx(expected.mean(), abs=4 * error)
+
+
+def test_importance_bound_at_step_0_is_the_evidence(case, config, fitted):
+    # The posterior of the linear path is exact: every weight is the evidence.
+    model, _, batch, keys = case
+    params, x = training.create_state(config).params, batch[0]
+    bound = jax.jit(partial(objectives.importance_bound, model=model, num_draws=16))
+    many, elbo = bound(params, x, NOTHING, fitted.linear, keys[0])
+    basis = np.asarray(fitted.linear.directions, np.float64)[: config.model.latent_dim]
+    basis = basis.reshape(len(basis), -1)
+    noise = float(fitted.linear.noise)
+    values = np.asarray(fitted.linear.eigenvalues, np.float64)[: len(basis)]
+    centred = np.asarray(x - fitted.linear.loc, np.float64).reshape(-1)
+    along = basis @ centred
+    # Tipping & Bishop 1999, equation 4, in the axes of the covariance.
+    rest = (centred**2).sum() - (along**2).sum()
+    log_det = np.log(values).sum() + (centred.size - len(basis)) * np.log(noise)
+    evidence = -0.5 * (
+        centred.size * np.log(2 * np.pi) + log_det + (along**2 / values).sum() + rest / noise
+    )
+    for value in (float(many), float(elbo)):
+        assert value == pytest.approx(evidence, rel=1e-4)

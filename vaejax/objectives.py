@@ -10,6 +10,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import logsumexp
 
 
 def reparameterize(key, mean, logvar):
@@ -71,6 +72,37 @@ def example_terms(params, x, condition, linear, key, *, model):
         "mean": mean,
         "logvar": logvar,
     }
+
+
+def importance_bound(params, x, condition, linear, key, *, model, num_draws: int):
+    """The importance-weighted bound on log p(x), IWAE-k (Burda et al. 2016, equation 8).
+
+        log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x),    z_i ~ q(z|x)
+
+    In expectation the ELBO at k = 1, never falling in k, and log p(x) in the limit.
+
+    Args:
+      x, condition, linear: as in `example_terms`.
+      key: of the draws.
+      num_draws: k; one decoding each.
+
+    Returns:
+      The bound [] in nats, and the mean of the k ELBOs [] in nats: what k = 1 says on average.
+    """
+    variables = {"params": params}
+    mean, logvar = model.apply(variables, x, condition, linear, method="encode")
+    log_sigma = model.apply(variables, linear, method="log_sigma")
+
+    def log_weight(key):
+        z = reparameterize(key, mean, logvar)
+        decoded = model.apply(variables, z, condition, linear, method="decode")
+        log_prior = -gaussian_nll(z, 0.0, 0.0)
+        log_posterior = -gaussian_nll(z, mean, 0.5 * logvar)
+        return log_prior - log_posterior - gaussian_nll(x, decoded, log_sigma)
+
+    # One draw at a time: k decoded spectrograms would not fit for a large k.
+    weights = jax.lax.map(log_weight, jax.random.split(key, num_draws))
+    return logsumexp(weights) - jnp.log(num_draws), jnp.mean(weights)
 
 
 def batch_loss(params, batch, conditions, linear, keys, *, model, beta):
