@@ -1,0 +1,80 @@
+"""The importance-weighted bound of every system that is a density."""
+
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from vaejax import evaluation, objectives, training
+from vaejax.config import Config
+from vaejax.data.sounds import Sounds
+from vaejax.evaluate.figures import of_mean
+from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System
+from vaejax.models import create_model
+
+
+def bounds(
+    system: System, sounds: Sounds, rows, *, num_draws: int, config: Config
+) -> tuple[np.ndarray, np.ndarray]:
+    """IWAE-k and mean ELBO of sounds under a model, told all that is known: [len(rows)] nats each.
+
+    A model whose posterior is exact needs one draw: every weight is the evidence itself.
+    """
+    assert system.weights is not None
+    params, fitted = system.weights
+    batched = make_bound(config, 1 if system.is_exact else num_draws)
+    return evaluation.over_rows(partial(batched, params, fitted), sounds, rows)
+
+
+@lru_cache
+def make_bound(config: Config, num_draws: int):
+    """Compiles `objectives.importance_bound` for a batch as `evaluation.over_rows` reads it."""
+
+    @jax.jit
+    def batched(params, fitted, clips, lengths, facts, rows):
+        key = jax.random.key(config.train.seed)
+
+        def one(columns):
+            pcm, length, known, row = columns
+            x = training.spectrogram_of(
+                training.raw_clip(pcm, length, config), fitted.statistics, config
+            )
+            told = training.condition_of(known, fitted, config)
+            return objectives.importance_bound(
+                params,
+                x,
+                told,
+                fitted.linear,
+                jax.random.fold_in(key, row),
+                model=create_model(config),
+                num_draws=num_draws,
+            )
+
+        return jax.lax.map(one, (clips, lengths, facts, rows), batch_size=8)
+
+    return batched
+
+
+def bound_table(
+    by_system: dict[str, tuple[np.ndarray, np.ndarray]], *, num_draws: int, config: Config
+) -> dict[str, Any]:
+    """System -> IWAE-k and ELBO in nats per sound, and in bits per spectrogram value."""
+    per_bit = np.log(2) * config.num_frames * config.features.num_bins
+    table = {
+        name: {
+            "iwae": of_mean(iwae),
+            "elbo": of_mean(elbo),
+            "bits_per_value": of_mean(-iwae / per_bit),
+            "sounds": len(iwae),
+        }
+        for name, (iwae, elbo) in by_system.items()
+    }
+    ours = by_system[VAEJAX][0]
+    return {
+        "num_draws": num_draws,
+        "systems": table,
+        "vaejax_minus": {
+            name: of_mean(ours - by_system[name][0]) for name in (PPCA, PCA) if name in by_system
+        },
+    }

@@ -1,0 +1,178 @@
+"""What is compared: a run, linear baselines of the same size, and the anchors.
+
+All see the same spectrograms and go through the same phase recovery, so that they differ in the
+model alone.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax import evaluation, priors, training
+from vaejax.checkpoint import Run
+from vaejax.config import Config
+from vaejax.data.sounds import Sounds
+from vaejax.models import create_model, linear
+from vaejax.priors import Mixture
+from vaejax.training import Fitted
+
+# Training sounds that PCA is fitted on, at most: its memory is that of their spectrograms.
+MAX_PCA_CLIPS = 2048
+
+TRUE, VAEJAX, PPCA, PCA, GMM = "true magnitudes", "vaejax", "pPCA", "PCA", "GMM on PCA"
+
+
+class System(NamedTuple):
+    """One column of the table. Functions of one example; `arrays` holds all they depend on."""
+
+    name: str
+    about: str
+    arrays: Any
+    rebuild: Callable | None = None
+    """(arrays, x [num_frames, num_bins], facts [num_facts]) -> x of the reconstruction."""
+    draw: Callable | None = None
+    """(arrays, key) -> x of a new sound."""
+    weights: tuple[Any, Fitted] | None = None
+    """Of a model whose bound can be computed."""
+    is_exact: bool = False
+    """Whether its posterior is, and so its bound the evidence itself for any number of draws."""
+
+
+def create(run: Run, sounds: Sounds | None) -> list[System]:
+    """The systems that a run can be compared with.
+
+    Args:
+      sounds: of the run; without them there is no PCA of them.
+    """
+    config, (params, fitted, prior, _) = run.config, run.instrument
+    latent_dim = config.model.latent_dim
+    start = training.create_state(config, fitted.linear.condition_dim).params
+    systems = [
+        System(TRUE, "the sounds' own magnitudes: what phase recovery costs", (), _same),
+        System(
+            VAEJAX,
+            f"this run at step {run.step}",
+            (params, fitted, prior),
+            partial(_rebuild, config=config),
+            partial(_draw, config=config),
+            (params, fitted),
+        ),
+    ]
+    if config.model.ppca_clips:
+        systems.append(
+            System(
+                PPCA,
+                f"the run's linear path, step 0: pPCA-{latent_dim} of augmented training sounds",
+                (start, fitted, priors.standard(latent_dim)),
+                partial(_rebuild, config=config),
+                partial(_draw, config=config),
+                (start, fitted),
+                True,
+            )
+        )
+    if sounds is not None:
+        plain, mixture, num = fit_pca(sounds, fitted, config)
+        about = f"PCA-{latent_dim} of {num} training sounds as they are"
+        plain_fitted = Fitted(fitted.statistics, plain)
+        systems.append(
+            System(
+                PCA,
+                about,
+                plain,
+                partial(_project, latent_dim=latent_dim),
+                weights=(start, plain_fitted),
+                is_exact=True,
+            )
+        )
+        components = len(mixture.log_weights)
+        systems.append(
+            System(
+                GMM,
+                f"a Gaussian mixture ({components}) of the sounds' places in that PCA",
+                (plain, mixture),
+                draw=_draw_mixture,
+            )
+        )
+    return systems
+
+
+def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Linear, Mixture, int]:
+    """PCA of the training sounds as they are, and a mixture fitted to their coordinates.
+
+    Returns:
+      The linear path; the density of the latent_dim first coordinates, each in units of the root
+      of its eigenvalue, with as many components as the held-out sounds prefer; and how many sounds.
+    """
+    latent_dim = config.model.latent_dim
+    rows = sounds.train_rows
+    if len(rows) > MAX_PCA_CLIPS:
+        rng = np.random.default_rng(config.train.seed)
+        rows = np.sort(rng.choice(rows, MAX_PCA_CLIPS, replace=False))
+
+    @jax.jit
+    def spectrograms(clips, lengths, facts, rows):
+        def one(pcm, length):
+            waveform = training.raw_clip(pcm, length, config)
+            return training.spectrogram_of(waveform, fitted.statistics, config)
+
+        return jax.vmap(one)(clips, lengths)
+
+    x = evaluation.over_rows(spectrograms, sounds, rows)
+    # Of the width of the run's own path, so that one compiled program serves both.
+    nothing = np.zeros((len(x), fitted.linear.condition_dim), np.float32)
+    path = linear.fit(x, nothing, latent_dim=latent_dim, num_directions=config.model.num_directions)
+
+    @jax.jit
+    def whitened(path, x):
+        def one(x):
+            places = linear.coordinates(path, x, jnp.zeros(path.condition_dim))
+            return places[:latent_dim] / jnp.sqrt(path.eigenvalues[:latent_dim])
+
+        return jax.lax.map(one, x, batch_size=8)
+
+    held_out = evaluation.over_rows(spectrograms, sounds, sounds.held_out_rows)
+    places = np.asarray(whitened(path, x))
+    mixture = priors.fit(
+        places,
+        np.zeros_like(places),
+        np.asarray(whitened(path, held_out)),
+        max_components=config.prior.max_components,
+        seed=config.train.seed,
+    )
+    return path, mixture, len(rows)
+
+
+def _same(arrays, x, facts):
+    return x
+
+
+def _rebuild(arrays, x, facts, config: Config):
+    params, fitted, _ = arrays
+    model, told = create_model(config), training.condition_of(facts, fitted, config)
+    mean, _ = model.apply({"params": params}, x, told, fitted.linear, method="encode")
+    return model.apply({"params": params}, mean, told, fitted.linear, method="decode")
+
+
+def _draw(arrays, key, config: Config):
+    """Told nothing, as `sample.py` by default; sound i of its --seed where the key is that of i."""
+    params, fitted, prior = arrays
+    z, _ = priors.draw(key, prior, temperature=1.0)
+    nothing = jnp.zeros(fitted.linear.condition_dim)
+    model = create_model(config)
+    return model.apply({"params": params}, z, nothing, fitted.linear, method="decode")
+
+
+def _project(path, x, facts, latent_dim: int):
+    places = linear.coordinates(path, x, jnp.zeros(path.condition_dim))
+    return linear.at(path, jnp.where(jnp.arange(len(places)) < latent_dim, places, 0.0))
+
+
+def _draw_mixture(arrays, key):
+    path, mixture = arrays
+    z, _ = priors.draw(key, mixture, temperature=1.0)
+    places = z * jnp.sqrt(path.eigenvalues[: len(z)])
+    return linear.at(path, jnp.pad(places, (0, len(path.eigenvalues) - len(z))))
