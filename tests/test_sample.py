@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaejax.export import loops, names
+from vaejax.export import loops
+from vaejax.keys import note_name
 
 PCM_16_STEP = 1 / 32767
 
@@ -562,7 +563,7 @@ def test_finished_files_are_as_their_lines_say(finished):
         if row["detected_pitch"] is None:
             assert not note
         else:
-            assert note == [names.note_name(round(row["detected_pitch"]))]
+            assert note == [note_name(round(row["detected_pitch"]))]
             assert f"Midi Note    : {int(row['detected_pitch'])}\n" in more
         if row["loop"] is None:
             assert row["no_loop"]

@@ -154,19 +154,49 @@ def test_unusable_files_are_named_and_the_rest_trains(call, tiny, folder, tmp_pa
     assert all(row["reason"] for row in rejected)
 
 
-def test_the_built_in_set_trains_with_its_factors_listed(call, tiny, tmp_path):
-    argv = ["--data.synth_count", 24, "--train.num_steps", 1, "--workdir", tmp_path / "run"]
-    done = call("train", *tiny, *argv)
+def test_the_built_in_set_trains_with_its_factors_listed_and_told(call, tiny, tmp_path):
+    argv = ["--data.synth_count", 32, "--train.num_steps", 1, "--workdir", tmp_path / "run"]
+    told = ["--condition.label", "--condition.pitch", "--condition.factors", "decay"]
+    done = call("train", *tiny, *argv, *told)
     assert done.code == 0, done.err
+    assert "told of: label (32), pitch (26), decay (32)" in done.out
     data = json.loads((tmp_path / "run/data.json").read_text())
     assert data["source"] == "synth"
-    assert data["counts"]["used"] == 24
+    assert data["counts"]["used"] == 32
     assert len(data["labels"]) >= 12
     files = data["files"]
     assert all({"pitch", "brightness", "attack", "decay"} <= row["factors"].keys() for row in files)
     pitched = {row["label"] for row in files if row["pitch"] is not None}
     assert "bass" in pitched
     assert "hat" not in pitched
+    # What is told stands in the manifest, and the same sounds are made again from there.
+    argv = [
+        "--workdir",
+        tmp_path / "run",
+        "--label",
+        "bell",
+        "--pitch",
+        "C5-D5",
+        "--tell",
+        "decay=2",
+    ]
+    done = call("sample", *argv, "--num", 2, "--multisample", "--sfz", "--out", tmp_path / "a")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in (tmp_path / "a/manifest.jsonl").read_text().splitlines()]
+    assert [row["pitch"] for row in rows] == [72, 73, 74] * 2
+    assert {row["label"] for row in rows} == {"bell"}
+    assert {row["told"]["decay"] for row in rows} == {2.0}
+    instruments = sorted(path.name for path in (tmp_path / "a").glob("*.sfz"))
+    assert len(instruments) == 2
+    manifest = tmp_path / "a/manifest.jsonl"
+    done = call("sample", *argv[:2], "--redo", manifest, "--index", 4, "--out", tmp_path / "b")
+    assert done.code == 0, done.err
+    again = tmp_path / "b" / rows[4]["file"]
+    assert again.read_bytes() == (tmp_path / "a" / rows[4]["file"]).read_bytes()
+    done = call("sample", *argv[:2], "--tell", "attack=1", "--out", tmp_path / "c")
+    assert done.code == 1
+    assert "cannot be told attack; it was told label, pitch, decay" in done.err
+    assert not (tmp_path / "c").exists()
 
 
 # Interrupted and resumed

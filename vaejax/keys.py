@@ -3,9 +3,16 @@
 import re
 from typing import NamedTuple
 
+# Sharps are written with an s: a # ends the path in a web address and begins a directive in SFZ.
+NOTES = ("C", "Cs", "D", "Ds", "E", "F", "Fs", "G", "Gs", "A", "As", "B")
 NOTE = re.compile(r"([A-Ga-g])([#sb]?)(-?\d+)")
 SEMITONES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 ACCIDENTALS = {"": 0, "#": 1, "s": 1, "b": -1}
+
+
+def note_name(key: int) -> str:
+    """`C4` for MIDI note 60, `Cs4` for 61, `C-1` for 0."""
+    return f"{NOTES[key % 12]}{key // 12 - 1}"
 
 
 def midi_number(text: str) -> float:

@@ -16,11 +16,10 @@ import numpy as np
 
 from vaejax import conditions, encoding, generate, latents, priors
 from vaejax.checkpoint import Aggregate, Run
-from vaejax.data.pitches import MIN_CLARITY
 from vaejax.keys import Keys
 from vaejax.latents import Plan
 from vaejax.priors import Mixture
-from vaejax.signal.pitch import pitch
+from vaejax.signal.pitch import CLEAR, pitch
 
 # Folded into the key of a sound for the training sound whose facts it borrows.
 BORROWED = 1
@@ -171,7 +170,7 @@ def _heard(run: Run, waveform: np.ndarray) -> float | None:
     if not run.vocabulary.pitch:
         return None
     hz, clarity = pitch(waveform, sample_rate=run.config.data.sample_rate)
-    return 69 + 12 * math.log2(float(hz) / 440) if clarity >= MIN_CLARITY else None
+    return 69 + 12 * math.log2(float(hz) / 440) if clarity >= CLEAR else None
 
 
 def _lender(run: Run, label: str | None, key) -> Callable[[np.ndarray], np.ndarray]:

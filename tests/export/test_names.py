@@ -2,7 +2,8 @@
 
 import pytest
 
-from vaejax.export.names import MAX_LABEL_BYTES, note_name, safe, telling
+from vaejax.export.names import MAX_LABEL_BYTES, safe, telling
+from vaejax.keys import note_name
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,8 @@ import numpy as np
 
 from vaejax.data.corpus import Corpus
 from vaejax.keys import midi_number
-from vaejax.signal.pitch import pitch
+from vaejax.signal.pitch import CLEAR, pitch
 
-# Below this clarity a sound has no pitch: noise, drums, chords.
-MIN_CLARITY = 0.8
 BATCH = 64
 
 
@@ -57,7 +55,7 @@ def estimated(corpus: Corpus, rows) -> np.ndarray:
         hz, clarity = map(np.asarray, measure(corpus.clips[np.resize(chosen, BATCH)]))
         with np.errstate(divide="ignore", invalid="ignore"):
             number = 69 + 12 * np.log2(hz / 440.0)
-        is_pitched = np.isfinite(number) & (clarity >= MIN_CLARITY)
+        is_pitched = np.isfinite(number) & (clarity >= CLEAR)
         found[start : start + BATCH] = np.where(is_pitched, number, np.nan)[: len(chosen)]
     return found
 

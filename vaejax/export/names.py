@@ -1,19 +1,13 @@
-"""Names of files that sort, say what is inside, and are safe on every system; names of notes."""
+"""Names of files that sort, say what is inside, and are safe on every system."""
 
 import re
 import unicodedata
 
-# Middle C, MIDI 60, is C4, as in scientific pitch notation. Sharps are written with an s: a # ends
-# the path in a web address and begins a directive in SFZ.
-NOTES = ("C", "Cs", "D", "Ds", "E", "F", "Fs", "G", "Gs", "A", "As", "B")
+from vaejax.keys import note_name
+
 # What Windows refuses in names, and what addresses, shells and SFZ read as something else.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f<>:\"/\\|?*#%$=&;'`]+")
 MAX_LABEL_BYTES = 80
-
-
-def note_name(key: int) -> str:
-    """`C4` for MIDI note 60, `Cs4` for 61, `C-1` for 0."""
-    return f"{NOTES[key % 12]}{key // 12 - 1}"
 
 
 def safe(text: str) -> str:

@@ -170,6 +170,8 @@ def write_sounds(
         dither=files.dither == "tpdf",
     )
     on_host = mastering.reshapes or mastering.dithers
+    # What was listened to once is listened to again: the pitch is in the file.
+    listens = files.listens or any("detected_pitch" in line for line in plan.each or ())
     about = {
         **plan.about,
         "inversion": method,
@@ -214,6 +216,7 @@ def write_sounds(
             "file": name(i),
             "latent_row": i,
             **about,
+            **({} if told is None else _said(run, told[j])),
             "peak": round(float(batch["peak"][j]), 6),
             "rms_db": round(float(batch["rms_db"][j]), 3),
             "spectral_convergence": round(float(batch["spectral_convergence_db"][j]), 3),
@@ -222,7 +225,7 @@ def write_sounds(
             "nearest_distance": round(float(batch["novelty"][j]) * neighbour_distance, 3),
             "novelty": round(float(batch["novelty"][j]), 4),
         }
-        if files.listens:
+        if listens:
             clarity = float(batch["clarity"][j])
             heard = 69 + 12 * math.log2(float(batch["hz"][j]) / 440)
             line["detected_pitch"] = round(heard, 3) if clarity > CLEAR else None
@@ -266,7 +269,7 @@ def write_sounds(
                         num=None if curation else plan.num,
                         subtype="FLOAT" if on_host else files.subtype,
                         batch_size=batch_size,
-                        listen=files.listens,
+                        listen=listens,
                     )
                     chosen = curation.accepted(batches) if curation else _all(batches, plan.num)
                     for draws, batch in chosen:
@@ -329,6 +332,13 @@ def write_sounds(
     if files.archive:
         archive = pack.pack(out, _all_files(out, instruments))
     return Made(done, rate, curation, looped, limited, instruments, archive)
+
+
+def _said(run: Run, facts: np.ndarray) -> dict[str, Any]:
+    """What the model was told, in words: label and pitch, and `told`, the factors."""
+    values = conditions.values_of(run.vocabulary, facts)
+    said: dict[str, Any] = {n: values.pop(n) for n in ("label", "pitch") if n in values}
+    return {**said, **({"told": values} if values else {})}
 
 
 def _origin(row: dict[str, Any]) -> str:
