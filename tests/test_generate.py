@@ -72,7 +72,7 @@ def test_generator_equals_one_sound_at_a_time(loaded, make):
     for i in (0, chunk - 1):
         key = jax.random.fold_in(jax.random.key(0), i)
         z, _ = priors.draw(key, loaded.instrument.prior, temperature=1.0)
-        alone = one(loaded.instrument, z)
+        alone = one(loaded.instrument, z, UNTOLD[0])
         np.testing.assert_allclose(alone["z"], batch["z"][i], rtol=1e-4, atol=1e-5)
         # The phase recovery carries a rounding of the magnitudes on, at -60 dB or below.
         error = np.asarray(alone["samples"], np.float64) - batch["samples"][i]
