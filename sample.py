@@ -267,6 +267,7 @@ def sample(options: Options) -> None:
         cli.use_compilation_cache(options.workdir)
     from vaejax import checkpoint, redo
     from vaejax.export import mastering, output
+    from vaejax.export.files import PLAIN, Files
 
     run = checkpoint.load_run(options.workdir)
     original = None
@@ -282,10 +283,10 @@ def sample(options: Options) -> None:
         plan,
         out=options.out,
         overwrite=options.overwrite,
-        files=output.Files(
-            suffix=options.format or output.PLAIN.suffix,
-            subtype=options.subtype or output.PLAIN.subtype,
-            dither=options.dither or output.PLAIN.dither,
+        files=Files(
+            suffix=options.format or PLAIN.suffix,
+            subtype=options.subtype or PLAIN.subtype,
+            dither=options.dither or PLAIN.dither,
             sample_rate=options.sample_rate,
             level=None if options.level is None else mastering.parse_level(options.level),
             trim_db=options.trim_silence,

@@ -63,6 +63,7 @@ def overhead(run, folder: Path, options: Options) -> dict[str, Any]:
     from vaejax import attributes, latents, redo
     from vaejax.curation import Rules
     from vaejax.export import output
+    from vaejax.export.files import PLAIN
 
     num, rate = options.num, run.config.data.sample_rate
     corners = [folder / f"{i}.wav" for i in range(4)]
@@ -107,7 +108,7 @@ def overhead(run, folder: Path, options: Options) -> dict[str, Any]:
             make(),
             out=out,
             overwrite=False,
-            files=output.PLAIN,
+            files=PLAIN,
             batch_size=None,
             title="benchmark",
             rules=rules,

@@ -11,6 +11,7 @@ import soundfile
 from vaejax import checkpoint, latents
 from vaejax.cli import Interrupted
 from vaejax.export import output, wav
+from vaejax.export.files import PLAIN
 from vaejax.export.wav import WriteError
 
 
@@ -25,7 +26,7 @@ def write(loaded):
         plan = latents.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
         options = {"overwrite": False, "batch_size": 16}
         options |= {k: changes.pop(k) for k in options if k in changes}
-        files = output.PLAIN._replace(**changes)
+        files = PLAIN._replace(**changes)
         return output.write_sounds(loaded, plan, out=out, title="sounds", files=files, **options)
 
     return write

@@ -3,17 +3,15 @@
 The device makes batch n + 1 while threads write batch n.
 """
 
-import dataclasses
 import io
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +22,10 @@ from vaejax import conditions, generate, priors
 from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
-from vaejax.export import names, pack, sfz
-from vaejax.export.mastering import FACTS, Level, Mastered, Mastering, master
+from vaejax.export import pack, sfz
+from vaejax.export.files import Files
+from vaejax.export.manifest import Lines, file_name, origin
+from vaejax.export.mastering import Level, Mastered, Mastering, master
 from vaejax.export.sheet import SheetWriter
 from vaejax.export.wav import (
     LATENTS,
@@ -38,8 +38,7 @@ from vaejax.export.wav import (
     prepare_folder,
 )
 from vaejax.latents import Plan
-from vaejax.signal import phase
-from vaejax.signal.pitch import CLEAR, pitch
+from vaejax.signal.pitch import pitch
 
 DEFAULT_BATCH = {"cpu": 32}
 DEFAULT_BATCH_ACCELERATOR = 512
@@ -47,51 +46,6 @@ DEFAULT_BATCH_ACCELERATOR = 512
 MAX_DRAWS = 2**32
 # Of what the host does to sounds; much of it holds the interpreter's lock.
 MAX_THREADS = 8
-
-
-class Files(NamedTuple):
-    """What the files are to be."""
-
-    suffix: str
-    """`wav` or `flac`."""
-    subtype: str
-    """`PCM_16`, `PCM_24` or `FLOAT`."""
-    dither: str
-    """Of PCM_16: `tpdf` or `none`."""
-    sample_rate: int | None
-    """Hz; None for the run's own."""
-    level: Level | None
-    """Peak or loudness; None for the peak of the run's config."""
-    trim_db: float | None
-    """Below the peak; a silent end is cut off. None keeps it."""
-    loop: bool
-    """Whether to look for loops."""
-    names: str
-    """`index`: as the plan has them. `label`: by label, note and index."""
-    sfz: bool
-    """Whether to write SFZ instruments."""
-    archive: bool
-    """Whether to make a zip beside the folder."""
-
-    @property
-    def listens(self) -> bool:
-        """Whether the pitch of every sound has to be known."""
-        return self.loop or self.sfz or self.names == "label"
-
-
-# What is written unless something else is asked for.
-PLAIN = Files(
-    suffix="wav",
-    subtype="PCM_16",
-    dither="tpdf",
-    sample_rate=None,
-    level=None,
-    trim_db=None,
-    loop=False,
-    names="index",
-    sfz=False,
-    archive=False,
-)
 
 
 class Made(NamedTuple):
@@ -132,7 +86,7 @@ def write_sounds(
     config = run.config
 
     def name(i: int) -> str:
-        return f"{plan.stems(i)}.{files.suffix}"
+        return file_name(plan, files, i)
 
     by_index = files.names == "index"
     if files.archive:
@@ -151,13 +105,6 @@ def write_sounds(
             chunk  # What is drawn in vain, after the last that is kept, is at most two batches.
         )
     batch_size = -(-(batch_size or min(default, plan.num)) // chunk) * chunk
-    train_files = [row["file"] for row in run.data["files"] if row["split"] == "train"]
-    neighbour_distance = float(run.instrument.embedding.median_neighbour)
-    iterations = config.sound.iterations
-    method, usual = phase.choose(
-        config.features.n_fft, config.features.hop_length, method=config.sound.inversion
-    )
-    labels = {row["file"]: row["label"] for row in run.data["files"]}
     mastering = Mastering(
         source_rate=config.data.sample_rate,
         sample_rate=files.sample_rate or config.data.sample_rate,
@@ -172,72 +119,19 @@ def write_sounds(
     on_host = mastering.reshapes or mastering.dithers
     # What was listened to once is listened to again: the pitch is in the file.
     listens = files.listens or any("detected_pitch" in line for line in plan.each or ())
-    about = {
-        **plan.about,
-        "inversion": method,
-        "iterations": usual if iterations is None else iterations,
-        "sample_rate": mastering.sample_rate,
-        "seconds": round(config.data.num_samples / config.data.sample_rate, 6),
-        "subtype": files.subtype,
-        "dither": "tpdf" if mastering.dithers else "none",
-        "level": str(mastering.level),
-        "fade_out_ms": mastering.fade_ms,
-        "trim_silence": mastering.trim_db,
-        "run": run.fingerprint,
-        "step": run.step,
-    }
+    lines = Lines(run, plan, files, mastering, rules if curated else None, listens=listens)
 
     curation = None
     if curated:
         assert rules is not None
         assert plan.prior is not None, "only draws can be chosen from"
-        about["curation"] = {k: v for k, v in dataclasses.asdict(rules).items() if v is not None}
         density = jax.jit(jax.vmap(partial(priors.log_density, plan.prior)))
         curation = Curation(
             rules,
             plan.num,
-            unit=neighbour_distance,
+            unit=float(run.instrument.embedding.median_neighbour),
             log_density=lambda z: generate.in_chunks(density, z, chunk),
         )
-
-    def row(
-        i: int, draw: int, told: np.ndarray | None, batch, j: int, mastered: Mastered
-    ) -> dict[str, Any]:
-        # All digits of what the model was told: it takes them to make the sound again.
-        facts = [] if told is None else [None if math.isnan(x) else x for x in told[j].tolist()]
-        # Made again, a sound may be mastered in another way.
-        each = {k: v for k, v in plan.each[i].items() if k not in FACTS} if plan.each else {}
-        nearest_file = train_files[int(batch["nearest"][j])]
-        line = {
-            "index": i,
-            **({"draw": draw} if curation else {}),
-            **({"facts": facts} if facts else {}),
-            **each,
-            "file": name(i),
-            "latent_row": i,
-            **about,
-            **({} if told is None else _said(run, told[j])),
-            "peak": round(float(batch["peak"][j]), 6),
-            "rms_db": round(float(batch["rms_db"][j]), 3),
-            "spectral_convergence": round(float(batch["spectral_convergence_db"][j]), 3),
-            "nearest_file": nearest_file,
-            "nearest_label": labels[nearest_file],
-            "nearest_distance": round(float(batch["novelty"][j]) * neighbour_distance, 3),
-            "novelty": round(float(batch["novelty"][j]), 4),
-        }
-        if listens:
-            clarity = float(batch["clarity"][j])
-            heard = 69 + 12 * math.log2(float(batch["hz"][j]) / 440)
-            line["detected_pitch"] = round(heard, 3) if clarity > CLEAR else None
-            line["pitch_clarity"] = round(clarity, 3)
-        line |= mastered.facts
-        if not by_index:
-            digits = max(5, len(str(plan.num - 1)))
-            root = sfz.root_of(line)
-            key = None if root is None else min(max(round(root), 0), 127)
-            stem = names.telling(i, digits=digits, label=sfz.label_of(line), key=key)
-            line["file"] = f"{stem}.{files.suffix}"
-        return line
 
     latents_path = out / f"{PARTIAL_PREFIX}{LATENTS}"
     done, first, after_first = 0, 0, 0.0
@@ -281,7 +175,7 @@ def write_sounds(
                         else:
                             mastered = [Mastered(sound, None, {}) for sound in batch["samples"]]
                         rows = [
-                            row(done + j, int(draws[j]), told, batch, j, mastered[j])
+                            lines.line(done + j, int(draws[j]), told, batch, j, mastered[j])
                             for j in range(count)
                         ]
                         looped += sum(sound.loop is not None for sound in mastered)
@@ -297,7 +191,7 @@ def write_sounds(
                                     f"{path} is in the way and not from an earlier run; move it or "
                                     "choose another --out"
                                 )
-                            tags = Tags(_origin(rows[j]), sfz.root_of(rows[j]), mastered[j].loop)
+                            tags = Tags(origin(rows[j]), sfz.root_of(rows[j]), mastered[j].loop)
                             writer.submit(path, mastered[j].samples, tags)
                         places = batch["point"][:, :2].tolist()
                         shown = [{**r, "map": at} for r, at in zip(rows, places, strict=True)]
@@ -332,25 +226,6 @@ def write_sounds(
     if files.archive:
         archive = pack.pack(out, _all_files(out, instruments))
     return Made(done, rate, curation, looped, limited, instruments, archive)
-
-
-def _said(run: Run, facts: np.ndarray) -> dict[str, Any]:
-    """What the model was told, in words: label and pitch, and `told`, the factors."""
-    values = conditions.values_of(run.vocabulary, facts)
-    said: dict[str, Any] = {n: values.pop(n) for n in ("label", "pitch") if n in values}
-    return {**said, **({"told": values} if values else {})}
-
-
-def _origin(row: dict[str, Any]) -> str:
-    """Where a sound comes from, as its file says it: the same for the same draw, chosen or not."""
-    drawn = row.get("seed") is not None
-    number = row.get("draw", row["index"]) if drawn else row["index"]
-    said = {
-        "run": row["run"],
-        "step": row["step"],
-        **({"seed": row["seed"], "draw": number} if drawn else {"index": number}),
-    }
-    return ", ".join(f"{name} {value}" for name, value in said.items())
 
 
 def _all_files(out: Path, instruments: list[str]) -> Iterator[str]:

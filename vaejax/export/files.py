@@ -1,0 +1,50 @@
+"""What the files of a folder of sounds are to be."""
+
+from typing import NamedTuple
+
+from vaejax.export.mastering import Level
+
+
+class Files(NamedTuple):
+    """What the files are to be."""
+
+    suffix: str
+    """`wav` or `flac`."""
+    subtype: str
+    """`PCM_16`, `PCM_24` or `FLOAT`."""
+    dither: str
+    """Of PCM_16: `tpdf` or `none`."""
+    sample_rate: int | None
+    """Hz; None for the run's own."""
+    level: Level | None
+    """Peak or loudness; None for the peak of the run's config."""
+    trim_db: float | None
+    """Below the peak; a silent end is cut off. None keeps it."""
+    loop: bool
+    """Whether to look for loops."""
+    names: str
+    """`index`: as the plan has them. `label`: by label, note and index."""
+    sfz: bool
+    """Whether to write SFZ instruments."""
+    archive: bool
+    """Whether to make a zip beside the folder."""
+
+    @property
+    def listens(self) -> bool:
+        """Whether the pitch of every sound has to be known."""
+        return self.loop or self.sfz or self.names == "label"
+
+
+# What is written unless something else is asked for.
+PLAIN = Files(
+    suffix="wav",
+    subtype="PCM_16",
+    dither="tpdf",
+    sample_rate=None,
+    level=None,
+    trim_db=None,
+    loop=False,
+    names="index",
+    sfz=False,
+    archive=False,
+)
