@@ -129,7 +129,7 @@ KEEPS_ITS_TYPE = {
 }  # fmt: skip
 
 # Public, and not of this kind: they work on the host, check, choose, or are tested like this in
-# test_phase.py.
+# test_phase.py and test_pitch.py.
 ELSEWHERE = {
     "as_waveform", "as_spectrum", "check_hop", "check_bins", "check_magnitude", "num_frames",
     "num_whole_frames", "perfect_padding", "window_coverage", "resampled_length",
@@ -138,6 +138,7 @@ ELSEWHERE = {
     "cqt_frequencies", "window_lengths", "k_weighting_coefficients", "carrier_phase",
     "griffin_lim", "random_phase", "choose", "invert", "recover", "spectral_convergence_db",
     "pghi_phase", "derivative_phase", "peak_phase", "spsi_phase", "zero_phase",
+    "pitch", "pitch_track",
 }  # fmt: skip
 
 
