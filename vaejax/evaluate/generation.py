@@ -46,7 +46,7 @@ GENERATION = (
 SIZED = GENERATION[:7]
 
 
-_mean_distance = jax.jit(sets.mean_distance)
+_mean_distance, _frechet = jax.jit(sets.mean_distance), jax.jit(sets.frechet)
 
 
 class Generated(NamedTuple):
@@ -164,9 +164,8 @@ def set_figures(made: Generated, reference: Reference) -> tuple[dict[str, Any], 
     measured = jax.tree.map(
         np.asarray, _sized(reference.points, reference.centres, reference.shares, points)
     )
-    frechet = jax.jit(sets.frechet)
     resampled = intervals.resampled(
-        lambda rows: frechet(reference.points, points[rows]), num, float(measured["frechet_mel"])
+        lambda rows: _frechet(reference.points, points[rows]), num, float(measured["frechet_mel"])
     )
     result = {
         "frechet_mel": figure(measured["frechet_mel"], intervals.percentiles(resampled)),
