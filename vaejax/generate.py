@@ -108,10 +108,13 @@ def describe(waveform, embedding: Embedding, *, config: Config):
       [OUTLINE_WIDTH] uint8, the magnitude of the waveform over time.
     """
     sample_rate = config.data.sample_rate
-    point = metrics.embed(waveform, embedding, sample_rate=sample_rate)
+    peak = jnp.max(jnp.abs(waveform))
+    # At the peak of the training clips: distances between sounds are not about their level.
+    at_full_scale = waveform / jnp.where(peak > 1e-10, peak, 1.0)
+    point = metrics.embed(at_full_scale, embedding, sample_rate=sample_rate)
     row, novelty = metrics.nearest(point, embedding)
     return {
-        "peak": jnp.max(jnp.abs(waveform)),
+        "peak": peak,
         "rms_db": 10 * jnp.log10(jnp.maximum(jnp.mean(waveform**2), 1e-20)),
         "nearest": row,
         "novelty": novelty,
