@@ -168,8 +168,8 @@ def _usage_problem(options: Options) -> str | None:
         return "--index goes with --redo MANIFEST"
     if not 0 <= options.seed < 2**32:
         return f"--seed {options.seed} must lie in [0, 2^32)"
-    if options.spread < 0 or (options.temperature is not None and options.temperature < 0):
-        return "--temperature and --spread must not be negative"
+    if not 0 <= options.spread < math.inf or not 0 <= (options.temperature or 0) < math.inf:
+        return "--temperature and --spread must not be negative or infinite"
     if options.temperature is not None and mode not in (None, *DRAWING, "redo"):
         return f"--temperature is a spread of draws, and what is made with --{mode} is given"
     if options.iterations is not None and options.iterations < 0:
@@ -222,11 +222,19 @@ def _files_problem(options: Options) -> str | None:
 
 def _told_problem(options: Options, mode: str | None) -> str | None:
     try:
-        _amounts(options.tell, "--tell", "decay=0.5")
-        if options.pitch is not None:
-            parse_keys(options.pitch)
+        tells = _amounts(options.tell, "--tell", "decay=0.5")
+        keys = None if options.pitch is None else parse_keys(options.pitch)
     except ValueError as error:
         return str(error)
+    for name in ("label", "pitch"):
+        if name in tells:
+            return f"--tell {name}=... has an option of its own: --{name}"
+    if (keys or tells) and options.prior == "standard":
+        return "--prior standard knows nothing of --pitch and --tell"
+    if keys and keys.num > 1 and options.rules != Rules():
+        return "--unique and others reject keys of a range as well: give --pitch one key"
+    if (keys or tells) and options.attribute:
+        return "--attribute is measured with the model told nothing; leave out --pitch and --tell"
     if (options.pitch or options.tell) and mode not in (None, *DRAWING):
         return f"what is made with --{mode} is given: --pitch and --tell go with what is drawn"
     if options.multisample and options.pitch is None:
@@ -274,6 +282,8 @@ def sample(options: Options) -> None:
     if options.redo is not None:
         original = redo.read(options.redo, options.index)
         options = _as_before(options, original)
+        if problem := _files_problem(options):
+            raise ValueError(problem)
     if options.prior == "aggregate" and not run.has_fitted_prior:
         print("this run was not finished: drawing from N(0, I) until it is", file=sys.stderr)
     plan = _plan(run, options, original)
@@ -344,6 +354,11 @@ def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
         return redo.plan(run, original, temperature=options.temperature, workdir=options.workdir)
     factors = _amounts(options.tell, "--tell", "decay=0.5")
     tells_label = options.label is not None and bool(run.vocabulary.labels)
+    if tells_label and (options.attribute or options.prior == "standard"):
+        raise ValueError(
+            "this run's model is told labels: --attribute and --prior standard, which are of "
+            "sounds of which it is told nothing, do not go with --label"
+        )
     if options.pitch is not None or factors or tells_label:
         asked = told.Asked(
             label=options.label,

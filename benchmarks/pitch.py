@@ -21,7 +21,7 @@ SHIFTS = (0, 1, -1, 4, -4, 12, -12)
 class Options:
     """Options."""
 
-    workdir: Path
+    workdir: Path = Path("runs/pitched")
     """Run folder."""
     num: int = 48
     """Held-out sounds, at most."""
@@ -74,10 +74,11 @@ def main(options: Options) -> None:
         off = (keys(heard(latents, told)) - told[:, at])[clear]
         found[str(shift)] = round(float(np.mean(np.abs(off) < 0.5)), 3)
         octaves[str(shift)] = round(float(np.mean(np.abs((off + 6) % 12 - 6) < 0.5)), 3)
+    source = Path(run.data["source"]).name
     record.save(
-        "pitch",
+        f"pitch-{source}",
         {
-            "source": Path(run.data["source"]).name,
+            "source": source,
             "steps": run.step,
             "sounds": int(clear.sum()),
             "found_by_shift": found,

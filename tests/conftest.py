@@ -7,6 +7,7 @@ bug, forbid it with the fixture `no_rank_promotion`.
 
 import atexit
 import contextlib
+import fcntl
 import importlib.util
 import io
 import os
@@ -125,9 +126,10 @@ def small_sounds(config: Config, num: int) -> Sounds:
     rng = np.random.default_rng(7)
     rate, samples = config.data.sample_rate, config.pack_samples
     t = np.arange(samples) / rate
-    tones = []
+    tones, pitches = [], []
     for _ in range(num):
         hz, decay = rng.uniform(150, 900), rng.uniform(3, 20)
+        pitches.append(69 + 12 * np.log2(hz / 440))
         level = rng.uniform(0.1, 1.0, 3)
         partials = sum(a * np.sin(2 * np.pi * hz * (k + 1) * t) for k, a in enumerate(level))
         tone = partials * np.exp(-decay * t) * np.minimum(1, t * 400)
@@ -147,7 +149,7 @@ def small_sounds(config: Config, num: int) -> Sounds:
     )
     held_out = np.zeros(num, bool)
     held_out[::5] = True
-    return describe(packed, held_out, np.full(num, np.nan), config)
+    return describe(packed, held_out, np.array(pitches), config)
 
 
 @pytest.fixture(scope="session")
@@ -246,9 +248,18 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
+def folder():
     """48 tones of a sixth to half a second in three folders, one of them inside another."""
-    root = tmp_path_factory.mktemp("tones")
+    root = SCRATCH / "tones"
+    with (SCRATCH / "tones.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not root.exists():
+            _write_tones(root.with_name("tones-under-way"))
+            root.with_name("tones-under-way").rename(root)
+    return root
+
+
+def _write_tones(root):
     rng = np.random.default_rng(3)
     rate = 22_050
     for i in range(48):
@@ -259,13 +270,21 @@ def folder(tmp_path_factory):
         tone *= np.exp(-decay * t) * np.minimum(1, t * 500)
         (root / label).mkdir(parents=True, exist_ok=True)
         soundfile.write(root / label / f"{i:02d}.wav", 0.5 * tone / np.abs(tone).max(), rate)
-    return root
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory, tiny, folder):
-    """The run folder of a finished run; a test that alters it works on a copy."""
-    workdir = tmp_path_factory.mktemp("trained") / "run"
-    done = run_script("train", *tiny, "--data", folder, "--workdir", workdir)
-    assert done.code == 0, done.err
+def trained(tiny, folder):
+    """The run folder of a finished run; a test that alters it works on a copy.
+
+    Made once for all parallel workers: the first to come trains, the others wait.
+    """
+    workdir = SCRATCH / "trained" / "run"
+    workdir.parent.mkdir(exist_ok=True)
+    with (SCRATCH / "trained.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not workdir.exists():
+            under_way = workdir.with_name("under-way")
+            done = run_script("train", *tiny, "--data", folder, "--workdir", under_way)
+            assert done.code == 0, done.err
+            under_way.rename(workdir)
     return workdir

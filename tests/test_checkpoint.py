@@ -1,6 +1,5 @@
 """The run folder: what is saved comes back bit for bit, and a broken one is explained."""
 
-import hashlib
 import json
 import shutil
 
@@ -167,25 +166,30 @@ def test_loading_twice_gives_the_same_run(trained):
     equal(first.instrument, second.instrument)
 
 
-def test_fingerprint_is_of_the_stored_config_and_outlives_fields_added_later(trained, tmp_path):
+def test_fingerprint_outlives_what_changes_no_sound(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     path = tmp_path / "run/config.json"
     stored = json.loads(path.read_text())
+    stored["train"]["num_steps"] += 100  # the run goes on, its best weights stay the best
     del stored["augment"]  # as a version wrote it that did not know the section yet
     path.write_text(json.dumps(stored))
-    run = checkpoint.load_run(tmp_path / "run")
-    identity = json.dumps([stored, run.data["fingerprint"], run.step], sort_keys=True)
-    assert run.fingerprint == hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()
-
-
-def test_fingerprint_follows_config_and_data(trained, tmp_path):
-    shutil.copytree(trained, tmp_path / "run")
     before = checkpoint.load_run(trained).fingerprint
     assert checkpoint.load_run(tmp_path / "run").fingerprint == before
+
+
+def test_fingerprint_follows_weights_and_data(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    before = checkpoint.load_run(trained).fingerprint
     data = json.loads((tmp_path / "run/data.json").read_text())
+    kept = data["fingerprint"]
     data["fingerprint"] = "other"
     (tmp_path / "run/data.json").write_text(json.dumps(data))
     assert checkpoint.load_run(tmp_path / "run").fingerprint != before
+    run = checkpoint.load_run(trained)
+    other = jax.tree.map(lambda leaf: leaf * 1.0001, run.instrument.params)
+    fitted = run.instrument.fitted
+    assert checkpoint._fingerprint(run.instrument.params, fitted, kept) == before
+    assert checkpoint._fingerprint(other, fitted, kept) != before
 
 
 def test_folder_without_a_run_names_the_command_that_makes_one(tmp_path):

@@ -105,5 +105,7 @@ def test_telling_what_the_model_does_not_know_names_what_it_does():
         conditions.facts_from(TOLD, {"attack": 1.0})
     with pytest.raises(ValueError, match="no label 'gong'; it knows: bass, bell, kick"):
         conditions.facts_from(TOLD, {"label": "gong"})
+    with pytest.raises(ValueError, match=r"pitch=500 must be a MIDI number from 0 to 127"):
+        conditions.facts_from(TOLD, {"pitch": 500})
     with pytest.raises(ValueError, match="it was told nothing"):
         conditions.facts_from(Vocabulary(), {"pitch": 60})

@@ -142,3 +142,23 @@ def test_every_resumable_name_is_a_field(config, name):
 def test_a_config_cannot_be_changed_in_place(config):
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.train.seed = 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("condition.factors", ("pitch",), "pitch has a setting of its own, --condition.pitch"),
+        ("condition.dropout", 1.0, "must lie in"),
+        ("data.pitch_pattern", "(", "is no regular expression"),
+        ("data.pitch_pattern", r"_(\d+)_", "needs a group named pitch"),
+    ],
+)
+def test_what_cannot_be_told_is_refused_with_the_way_out(config, name, value, message):
+    with pytest.raises(ValueError, match=message):
+        configs.check(change(config, name, value))
+
+
+def test_tuples_come_back_from_a_saved_config(tmp_path, config):
+    told = change(config, "condition.factors", ("decay", "noise"))
+    (tmp_path / "config.json").write_text(configs.to_json(told))
+    assert configs.load(tmp_path / "config.json") == told

@@ -78,10 +78,10 @@ def test_shrunk_preset_takes_a_step(name, make_sounds):
     shape = config.num_frames, config.features.num_bins
     fitted = training.Fitted(
         training.Statistics(jnp.zeros(shape[1]), jnp.ones(())),
-        linear.flat(*shape, config.model.num_directions),
+        linear.flat(*shape, config.model.num_directions, sounds.told.condition_dim),
     )
     steps, steps_in = training.make_steps(config, sounds, fitted)
-    state, metrics = steps(training.create_state(config), 0)
+    state, metrics = steps(training.create_state(config, sounds.told.condition_dim), 0)
     assert int(state.step) == steps_in == config.train.steps_per_dispatch
     assert int(state.first_bad_step) == -1
     assert np.isfinite(metrics["loss"])

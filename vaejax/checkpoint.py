@@ -69,7 +69,7 @@ class Run(NamedTuple):
     posteriors: Posteriors | None
     """None where the run was killed before they were stored; the prior is then N(0, I)."""
     fingerprint: str
-    """Of config, data and step."""
+    """Of what the sounds depend on: weights, what was fitted, and data."""
     vocabulary: Vocabulary
     """What the model can be told of a sound."""
     told: Aggregate | None
@@ -282,9 +282,6 @@ def load_run(workdir: str | os.PathLike) -> Run:
     checkpoints.close()
     loaded = load_prior(workdir, step)
     untold, told = loaded or (None, None)
-    # The settings as they were written: those that later versions add change no run's fingerprint.
-    settings = json.loads((workdir / "config.json").read_text())
-    identity = json.dumps([settings, data["fingerprint"], step], sort_keys=True)
     return Run(
         config=config,
         instrument=Instrument(
@@ -296,7 +293,16 @@ def load_run(workdir: str | os.PathLike) -> Run:
         data=data,
         step=step,
         posteriors=untold.posteriors if untold else None,
-        fingerprint=hashlib.blake2b(identity.encode(), digest_size=8).hexdigest(),
+        fingerprint=_fingerprint(params, fitted, data["fingerprint"]),
         vocabulary=conditions.vocabulary(config.condition, data["files"]),
         told=told,
     )
+
+
+def _fingerprint(params, fitted: Fitted, data: str) -> str:
+    """Stays as it is while the best weights do, whatever else of the run goes on or is set anew."""
+    digest = hashlib.blake2b(data.encode(), digest_size=8)
+    # The eigenvalues stand for the directions, which take a hundred times the room.
+    for leaf in jax.tree.leaves((params, fitted.statistics, fitted.linear.eigenvalues)):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()

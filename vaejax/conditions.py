@@ -66,7 +66,7 @@ def vocabulary(condition: configs.Condition, rows: Sequence[dict[str, Any]]) -> 
     if condition.pitch and not any(row.get("pitch") is not None for row in train):
         raise ValueError(
             "condition.pitch needs to know pitches, and none is known: give --data.pitch_pattern "
-            r"(such as '_(?P<pitch>\d+)_' for 016_060_100.wav), or --data.estimate_pitch True"
+            r"(such as '_(?P<pitch>\d+)_' for 016_060_100.wav), or --data.estimate_pitch"
         )
     centres, scales = [], []
     for name in condition.factors:
@@ -162,6 +162,8 @@ def facts_from(told: Vocabulary, values: dict[str, Any]) -> np.ndarray:
                 f"this run's model cannot be told {name}; it was told {what} "
                 "(see --condition.label, .pitch and .factors of train.py)"
             )
+    if "pitch" in known and not 0 <= known["pitch"] <= NUM_KEYS - 1:
+        raise ValueError(f"pitch={known['pitch']} must be a MIDI number from 0 to {NUM_KEYS - 1}")
     if "label" in known and known["label"] not in told.labels:
         listed = ", ".join(told.labels)
         raise ValueError(f"the run knows no label {known['label']!r}; it knows: {listed}")

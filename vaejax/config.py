@@ -7,6 +7,7 @@ folder, and `check` refuses combinations that cannot work before anything is dec
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -327,8 +328,24 @@ def check(config: Config) -> None:
         0 < data.holdout_fraction <= 0.5,
         f"data.holdout_fraction={data.holdout_fraction} must lie in (0, 0.5]",
     )
-    for name in ("condition.dropout",):
-        require(0 <= get(config, name) < 1, f"{name}={get(config, name)} must lie in [0, 1)")
+    told = config.condition
+    require(0 <= told.dropout < 1, f"condition.dropout={told.dropout} must lie in [0, 1)")
+    for name in ("label", "pitch"):
+        require(
+            name not in told.factors,
+            f"condition.factors: {name} has a setting of its own, --condition.{name}",
+        )
+    if data.pitch_pattern is not None:
+        try:
+            groups = re.compile(data.pitch_pattern).groupindex
+        except re.error as error:
+            raise ValueError(
+                f"data.pitch_pattern={data.pitch_pattern!r} is no regular expression: {error}"
+            ) from None
+        require(
+            "pitch" in groups,
+            f"data.pitch_pattern={data.pitch_pattern!r} needs a group named pitch: (?P<pitch>...)",
+        )
     require(
         0 <= config.augment.pitch_probability <= 1,
         f"augment.pitch_probability={config.augment.pitch_probability} must lie in [0, 1]",

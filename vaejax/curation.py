@@ -38,7 +38,8 @@ class Rules:
     max_novelty: float | None = None
     """Keeps no sound that is farther from every training sound: nothing strange."""
     min_level: float | None = None
-    """Keeps no sound whose RMS level is below, in dB of full scale."""
+    """Keeps no sound whose RMS level is below, in dB of full scale, at the peak of the run's
+    config: before any --level."""
     best_of: int = 1
     """Keeps at most one of so many draws in a row, the one with the highest --score."""
     score: Score = "typicality"

@@ -24,10 +24,7 @@ def encode_file(run: Run, path: Path):
     Raises:
       FileNotFoundError: no such file. ValueError: it is not usable; says why.
     """
-    waveform, changes = _read_or_say(run, path)
-    if changes:
-        print(f"{path.name}: {', '.join(changes)}", file=sys.stderr)
-    mean, logvar = encode_clips(run, waveform[None])
+    mean, logvar = encode_clips(run, read_file(run, path, says=True)[None])
     return jnp.asarray(mean[0]), jnp.exp(logvar[0])
 
 
@@ -44,23 +41,24 @@ def encoder(run: Run) -> Callable[[Any], Any]:
     return lambda clips: encode(run.instrument.params, run.instrument.fitted, clips, nothing)
 
 
-def read_file(run: Run, path: Path) -> np.ndarray:
+def read_file(run: Run, path: Path, *, says: bool = False) -> np.ndarray:
     """A sound file as the clip that training would have made of it, [num_samples] float32.
+
+    Args:
+      says: whether to say on stderr what had to be done to it.
 
     Raises:
       FileNotFoundError: no such file. ValueError: it is not usable; says why.
     """
-    return _read_or_say(run, path)[0]
-
-
-def _read_or_say(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
-    """`read`, with one line on why it cannot be read."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        return read(run, path)
+        waveform, changes = read(run, path)
     except files.UnusableSound as error:
         raise ValueError(f"{path}: {error}") from None
+    if changes and says:
+        print(f"{path.name}: {', '.join(changes)}", file=sys.stderr)
+    return waveform
 
 
 def try_read(run: Run, path: Path) -> tuple[np.ndarray, list[str]] | files.UnusableSound:

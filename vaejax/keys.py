@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 # Sharps are written with an s: a # ends the path in a web address and begins a directive in SFZ.
 NOTES = ("C", "Cs", "D", "Ds", "E", "F", "Fs", "G", "Gs", "A", "As", "B")
 NOTE = re.compile(r"([A-Ga-g])([#sb]?)(-?\d+)")
@@ -15,6 +17,11 @@ def note_name(key: int) -> str:
     return f"{NOTES[key % 12]}{key // 12 - 1}"
 
 
+def midi_of_hz(hz):
+    """MIDI numbers of frequencies in Hz, a number or an array."""
+    return 69 + 12 * np.log2(np.asarray(hz) / 440.0)
+
+
 def midi_number(text: str) -> float:
     """The MIDI number of a text such as `60`, `C4`, `Cs2`, `Bb3`.
 
@@ -25,10 +32,9 @@ def midi_number(text: str) -> float:
         letter, accidental, octave = match.groups()
         number = float(12 * (int(octave) + 1) + SEMITONES[letter.lower()] + ACCIDENTALS[accidental])
     else:
-        try:
-            number = float(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no MIDI number and no note such as C#4") from None
+        if not re.fullmatch(r"\d+(\.\d+)?", text):
+            raise ValueError(f"{text!r} is no MIDI number and no note such as C#4")
+        number = float(text)
     if not 0 <= number <= 127:
         raise ValueError(f"{text!r} lies outside the MIDI numbers 0 to 127")
     return number

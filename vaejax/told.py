@@ -5,8 +5,8 @@ What is asked for is told; what is not asked for is told as of a training sound 
 answers less sharply. z comes from where training sounds lie when the model is told all of them.
 """
 
-import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from vaejax import conditions, encoding, generate, latents, priors
 from vaejax.checkpoint import Aggregate, Run
-from vaejax.keys import Keys
+from vaejax.keys import Keys, midi_of_hz
 from vaejax.latents import Plan
 from vaejax.priors import Mixture
 from vaejax.signal.pitch import CLEAR, pitch
@@ -33,6 +33,11 @@ def aggregate_of(run: Run) -> Aggregate:
     """
     if run.told is None:
         latents.posteriors_of(run)  # says that the run is unfinished
+        if run.vocabulary.num_facts:
+            raise ValueError(
+                "where this run's sounds lie when the model is told of them was not stored: run "
+                "train.py on it again"
+            )
         raise ValueError("this run's model can be told nothing of a sound")
     return run.told
 
@@ -81,7 +86,9 @@ class Asked(NamedTuple):
           ValueError: the model cannot be told that, or there is no such label.
         """
         pitch = None if self.pitches is None else self.pitches.low
-        values = {**dict(self.factors), "label": self.label, "pitch": pitch}
+        # A model that is not told labels knows one by the region of its sounds.
+        label = self.label if run.vocabulary.labels else None
+        values = {**dict(self.factors), "label": label, "pitch": pitch}
         return conditions.facts_from(run.vocabulary, values)
 
     def with_keys(self, run: Run, facts: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -141,7 +148,7 @@ def around(
       FileNotFoundError: no such file. ValueError: it is not usable, or as `draws`.
     """
     wanted = asked.facts(run)
-    waveform = encoding.read_file(run, path)
+    waveform = encoding.read_file(run, path, says=True)
     own = conditions.facts_from(run.vocabulary, {"pitch": _heard(run, waveform)})
     encode = generate.make_encoder(run.config)
     parts = run.instrument.params, run.instrument.fitted
@@ -169,8 +176,8 @@ def _heard(run: Run, waveform: np.ndarray) -> float | None:
     """The pitch of a clip [num_samples] as a MIDI number, or None: not told, or there is none."""
     if not run.vocabulary.pitch:
         return None
-    hz, clarity = pitch(waveform, sample_rate=run.config.data.sample_rate)
-    return 69 + 12 * math.log2(float(hz) / 440) if clarity >= CLEAR else None
+    hz, clarity = jax.jit(partial(pitch, sample_rate=run.config.data.sample_rate))(waveform)
+    return float(midi_of_hz(hz)) if clarity >= CLEAR else None
 
 
 def _lender(run: Run, label: str | None, key) -> Callable[[np.ndarray], np.ndarray]:

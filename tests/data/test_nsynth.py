@@ -67,7 +67,12 @@ def test_label_may_be_the_instrument_and_is_part_of_the_fingerprint(settings):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2", "is no NSynth listing"), ("[]", "is no NSynth listing"), ("{}", "names none of")],
+    [
+        ("[1, 2", "is no NSynth listing"),
+        ("[]", "is no NSynth listing"),
+        ("{}", "names none of"),
+        ('{"bass_electronic_000-040-025": 7}', "names none of"),
+    ],
 )
 def test_a_listing_that_does_not_fit_is_refused(settings, nsynth, text, message):
     (nsynth / "examples.json").write_text(text)

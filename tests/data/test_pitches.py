@@ -14,8 +14,8 @@ def test_pattern_reads_paths_and_leaves_the_rest_unknown():
 
 
 def test_pattern_that_cannot_work_says_why():
-    with pytest.raises(ValueError, match=r"needs a group named pitch"):
-        pitches.from_names(["a.wav"], r"(\d+)")
+    with pytest.raises(ValueError, match=r"finds nothing in any of 1 paths"):
+        pitches.from_names(["X.wav"], r"_(?P<pitch>\d+)|X")
     with pytest.raises(ValueError, match=r"finds nothing in any of 1 paths, such as 'a.wav'"):
         pitches.from_names(["a.wav"], r"(?P<pitch>\d+)")
     with pytest.raises(ValueError, match=r"in x_999_: '999' lies outside"):

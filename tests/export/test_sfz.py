@@ -70,6 +70,29 @@ def test_one_latent_at_many_pitches_is_one_instrument_with_its_own_key_ranges():
         assert {int(r["hikey"]) - int(r["lokey"]) + 1 for r in inner} == {4}
 
 
+def test_a_multisample_stays_whole_whatever_its_keys_resemble_or_are_heard_as():
+    # Told 48 to 51, heard a little off; the nearest training sounds are of two labels.
+    rows = [
+        row(
+            f"{48 + i}.wav",
+            48 + i,
+            heard=heard,
+            label=None,
+            nearest_label=near,
+            multisample=4,
+            index=i,
+        )
+        for i, (heard, near) in enumerate(
+            [(48.0, "flute"), (49.56, "strings"), (49.9, "flute"), (51.0, "flute")]
+        )
+    ]
+    made = sfz.instruments(rows)
+    assert list(made) == ["flute_00000"]
+    parsed = parse(sfz.to_text("flute_00000", made["flute_00000"]))
+    assert [int(r["pitch_keycenter"]) for r in parsed] == [48, 49, 50, 51]
+    assert [int(r.get("tune", 0)) for r in parsed] == [0, -56, 10, 0]
+
+
 def test_sounds_on_one_root_go_to_further_instruments():
     rows = [row(f"{i}.wav", heard=40 + i % 2) for i in range(5)]
     made = sfz.instruments(rows)

@@ -21,8 +21,9 @@ FACTORS = ("pitch", "velocity")
 
 
 def is_nsynth(folder: str | Path) -> bool:
-    """Whether a folder has NSynth's listing."""
-    return (Path(folder).expanduser() / LISTING).is_file()
+    """Whether a folder has NSynth's listing, beside `audio`."""
+    root = Path(folder).expanduser()
+    return (root / LISTING).is_file() and (root / "audio").is_dir()
 
 
 def annotated(corpus: Corpus, folder: str | Path, *, label: str) -> Corpus:
@@ -41,7 +42,8 @@ def annotated(corpus: Corpus, folder: str | Path, *, label: str) -> Corpus:
     path = Path(folder).expanduser() / LISTING
     try:
         entries = json.loads(path.read_text("utf-8"))
-        known = [entries.get(PurePosixPath(name).stem) for name in corpus.names]
+        found = [entries.get(PurePosixPath(name).stem) for name in corpus.names]
+        known = [entry if isinstance(entry, dict) else None for entry in found]
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no NSynth listing (a JSON object of notes): {error}") from None
     if not any(known):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vaejax.data.corpus import Corpus
-from vaejax.keys import midi_number
+from vaejax.keys import midi_number, midi_of_hz
 from vaejax.signal.pitch import CLEAR, pitch
 
 BATCH = 64
@@ -21,14 +21,12 @@ def from_names(names: Sequence[str], pattern: str) -> np.ndarray:
       [len(names)] float32, NaN where the pattern finds nothing.
 
     Raises:
-      ValueError: no such group, what it holds is no pitch, or it finds nothing in any path.
+      ValueError: what the group holds is no pitch, or the pattern finds nothing in any path.
     """
     compiled = re.compile(pattern)
-    if "pitch" not in compiled.groupindex:
-        raise ValueError(f"data.pitch_pattern={pattern!r} needs a group named pitch: (?P<pitch>..)")
     found = np.full(len(names), np.nan, np.float32)
     for i, name in enumerate(names):
-        if match := compiled.search(name):
+        if (match := compiled.search(name)) and match["pitch"]:
             try:
                 found[i] = midi_number(match["pitch"])
             except ValueError as error:
@@ -54,7 +52,7 @@ def estimated(corpus: Corpus, rows) -> np.ndarray:
         chosen = rows[start : start + BATCH]
         hz, clarity = map(np.asarray, measure(corpus.clips[np.resize(chosen, BATCH)]))
         with np.errstate(divide="ignore", invalid="ignore"):
-            number = 69 + 12 * np.log2(hz / 440.0)
+            number = midi_of_hz(hz)
         is_pitched = np.isfinite(number) & (clarity >= CLEAR)
         found[start : start + BATCH] = np.where(is_pitched, number, np.nan)[: len(chosen)]
     return found

@@ -115,7 +115,7 @@ def choose(
             raise ValueError(
                 "data.holdout_by=pitch needs to know pitches, and none is known: give "
                 r"--data.pitch_pattern (such as '_(?P<pitch>\d+)_' for 016_060_100.wav), or "
-                "--data.estimate_pitch True"
+                "--data.estimate_pitch"
             )
     else:
         names = list(labels)

@@ -84,6 +84,8 @@ def _usage_problem(options: Options) -> str | None:
     ):
         if value < least:
             return f"--{name} {value} must be at least {least}"
+    if options.seed >= 2**32:
+        return f"--seed {options.seed} must be below 2^32"
     if 0 < options.num < 8:
         return f"--num {options.num} must be 0 or at least 8: fewer sounds make no set"
     if options.out and options.out.suffix == ".html":

@@ -12,6 +12,7 @@ from vaejax.curation import Rules
 from vaejax.export import names, sfz
 from vaejax.export.files import Files
 from vaejax.export.mastering import FACTS, Mastered, Mastering
+from vaejax.keys import midi_of_hz
 from vaejax.latents import Plan
 from vaejax.signal import phase
 from vaejax.signal.pitch import CLEAR
@@ -101,13 +102,12 @@ class Lines:
         }
         if self.listens:
             clarity = float(batch["clarity"][j])
-            heard = 69 + 12 * math.log2(float(batch["hz"][j]) / 440)
-            line["detected_pitch"] = round(heard, 3) if clarity > CLEAR else None
+            heard = float(midi_of_hz(batch["hz"][j]))
+            line["detected_pitch"] = round(heard, 3) if clarity >= CLEAR else None
             line["pitch_clarity"] = round(clarity, 3)
         line |= mastered.facts
         if self.files.names == "label":
-            root = sfz.root_of(line)
-            key = None if root is None else min(max(round(root), 0), 127)
+            key = sfz.key_of(line)
             stem = names.telling(i, digits=self.digits, label=sfz.label_of(line), key=key)
             line["file"] = f"{stem}.{self.files.suffix}"
         return line

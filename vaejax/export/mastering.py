@@ -39,7 +39,9 @@ class Level(NamedTuple):
     """`dBFS` or `LUFS`."""
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        # All digits, and no exponent: `--redo` reads it back.
+        number = f"{self.value:.9f}".rstrip("0").rstrip(".")
+        return f"{number}{self.unit}"
 
 
 class Mastering(NamedTuple):

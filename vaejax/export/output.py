@@ -92,7 +92,12 @@ def write_sounds(
     if files.archive:
         pack.check_archive(out, overwrite=overwrite)
     # Names that tell the note are known when the note is; until then nobody can be in their way.
-    prepare_folder(out, overwrite=overwrite, names=map(name, range(plan.num if by_index else 0)))
+    prepare_folder(
+        out,
+        overwrite=overwrite,
+        names=map(name, range(plan.num if by_index else 0)),
+        instruments=files.sfz,
+    )
     if plan.each:  # only these have subfolders
         for folder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
             (out / folder).mkdir(parents=True, exist_ok=True)
@@ -223,6 +228,8 @@ def write_sounds(
     rate = (done - first) / (time.perf_counter() - after_first) if done > first else None
     instruments = sfz.write_instruments(out) if files.sfz else []
     archive = None
+    if overwrite:
+        pack.drop_archive(out)  # of sounds that are gone
     if files.archive:
         archive = pack.pack(out, _all_files(out, instruments))
     return Made(done, rate, curation, looped, limited, instruments, archive)

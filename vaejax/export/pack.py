@@ -36,16 +36,26 @@ def check_archive(out: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise WriteError(f"{path} exists already; move it, or pass --overwrite")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            ours = archive.comment == ZIP_MARK
-    except (OSError, zipfile.BadZipFile):
-        ours = False
-    if not ours:
+    if not _is_ours(path):
         raise WriteError(
             f"{path} is in the way and not from an earlier run, so it is not replaced; move it or "
             "choose another --out"
         )
+
+
+def drop_archive(out: Path) -> None:
+    """Removes the archive of an earlier run of this program, if there is one."""
+    path = archive_path(out)
+    if path.is_file() and _is_ours(path):
+        path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.comment == ZIP_MARK
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def pack(out: Path, names: Iterable[str]) -> Path:

@@ -34,6 +34,8 @@ class Zone(NamedTuple):
     """Pitch of the sound as a MIDI note number with fraction; None where it has none."""
     loop: tuple[int, int] | None
     """First and last sample, both played."""
+    key: int | None
+    """Where it belongs on the keyboard: the key that was told, or the one nearest to the root."""
 
 
 class Region(NamedTuple):
@@ -62,6 +64,13 @@ def root_of(row: Mapping[str, Any]) -> float | None:
     return float(told)
 
 
+def key_of(row: Mapping[str, Any]) -> int | None:
+    """The key of a sound: the one that the model was told, else the one nearest to its pitch."""
+    told = row.get("pitch")
+    pitch = root_of(row) if told is None else told
+    return None if pitch is None else min(max(round(pitch), 0), NUM_KEYS - 1)
+
+
 def label_of(row: Mapping[str, Any]) -> str:
     """The label a sound was made with, or that of the training sound nearest to it."""
     return row.get("label") or row.get("nearest_label") or ""
@@ -78,14 +87,17 @@ def instruments(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Region]]:
       becomes two: the kit's name ends in `-kit`. From the second of a kind on, a number follows.
     """
     groups: dict[str, list[Zone]] = defaultdict(list)
+    of_draw: dict[int, str] = {}
     for row in rows:
         loop = row.get("loop")
         points = (loop["start"], loop["end"]) if loop else None
-        zone = Zone(row["file"], root_of(row), points)
+        zone = Zone(row["file"], root_of(row), points, key_of(row))
         name = safe(label_of(row)) or "sounds"
         keys = row.get("multisample", 1)
         if keys > 1:
-            name = f"{name}_{row.get('draw', row['index']) // keys:05d}"
+            # Its keys may have nearest training sounds of several labels: the first names it.
+            draw = row.get("draw", row["index"]) // keys
+            name = of_draw.setdefault(draw, f"{name}_{draw:05d}")
         groups[name if zone.root is not None else f"{name}-kit"].append(zone)
     made: dict[str, list[Region]] = {}
     taken: set[str] = set()
@@ -111,7 +123,7 @@ def to_text(name: str, regions: Iterable[Region]) -> str:
     # The root of a kit's sound is the key it lies on, and it plays to its end.
     lines = [SFZ_MARK, f"// {name}; {software()}; MIDI note 60 is C4", ""]
     for region in regions:
-        file, root, loop = region.zone
+        file, root, loop, _ = region.zone
         if not writable(file):
             raise ValueError(f"SFZ cannot hold the file name {file!r}")
         words = [
@@ -180,8 +192,8 @@ def _keyboards(zones: list[Zone]) -> Iterator[list[Region]]:
     """Layers of at most one sound per root key, each over the whole keyboard."""
     at_key: dict[int, list[Zone]] = defaultdict(list)
     for zone in zones:
-        assert zone.root is not None
-        at_key[min(max(round(zone.root), 0), NUM_KEYS - 1)].append(zone)
+        assert zone.key is not None
+        at_key[zone.key].append(zone)
     for layer in range(max(map(len, at_key.values()))):
         keys = sorted(key for key, there in at_key.items() if len(there) > layer)
         chosen = [at_key[key][layer] for key in keys]

@@ -308,7 +308,11 @@ class SoundWriter:
 
 
 def prepare_folder(
-    out: str | os.PathLike, *, overwrite: bool = False, names: Iterable[str] = ()
+    out: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    names: Iterable[str] = (),
+    instruments: bool = False,
 ) -> Path:
     """Makes an output folder ready, and never lets a run write over what is not its own.
 
@@ -320,6 +324,8 @@ def prepare_folder(
       overwrite: replace an earlier run's files instead of refusing.
       names: the sounds that will be written, relative to `out` with "/"; the manifest, the latents
         and the sheet are known.
+      instruments: SFZ files will be written too, under names that are not known yet: none of
+        someone else may be there.
     Returns:
       `out` as a Path.
     Raises:
@@ -343,6 +349,8 @@ def prepare_folder(
         raise WriteError(f"{out} already holds {held}; choose another --out or pass --overwrite")
     ours = set(_files_of_earlier_run(out)) if overwrite else set()
     pages = [path.name for path in out.glob("index-*.html")]
+    if instruments:
+        pages += [path.name for path in out.glob("*.sfz")]
     for name in (*names, MANIFEST, LATENTS, SHEET, *pages):
         if os.path.lexists(out / name) and out / name not in ours:
             raise WriteError(
