@@ -128,6 +128,23 @@ def test_what_is_not_asked_for_is_borrowed_from_one_training_sound(run):
     assert 60 < labels.count("held") < 140
 
 
+def test_only_sounds_that_have_a_pitch_lend_their_label_to_one(run):
+    files = [
+        {**row, "pitch": None if row["label"] == "held" else row["pitch"]}
+        for row in run.data["files"]
+    ]
+    drums = run._replace(data={**run.data, "files": files})
+    plan = told.draws(drums, Asked(pitches=Keys(60, 62)), num=40, **DRAW)
+    labels = {conditions.values_of(run.vocabulary, row)["label"] for row in facts(plan)}
+    assert labels == {"plucked"}
+    asked = told.draws(drums, Asked("held", Keys(60, 62)), num=3, **DRAW)
+    assert [conditions.values_of(run.vocabulary, row)["pitch"] for row in facts(asked)] == [
+        60,
+        61,
+        62,
+    ]
+
+
 def test_facts_of_a_sound_do_not_depend_on_how_many_are_asked_for(run):
     few = told.draws(run, Asked(pitches=Keys(48, 72)), num=5, **DRAW)
     many = told.draws(run, Asked(pitches=Keys(48, 72)), num=50, **DRAW)

@@ -120,7 +120,7 @@ def facts_for(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]
       ValueError: the model cannot be told that, no such label, or an unfinished run.
     """
     wanted = asked.facts(run)
-    borrow = _lender(run, asked.label, key)
+    borrow = _lender(run, asked, key)
 
     def facts(indices: np.ndarray) -> np.ndarray:
         borrowed = borrow(indices // asked.keys_per_draw)
@@ -180,15 +180,19 @@ def _heard(run: Run, waveform: np.ndarray) -> float | None:
     return float(midi_of_hz(hz)) if clarity >= CLEAR else None
 
 
-def _lender(run: Run, label: str | None, key) -> Callable[[np.ndarray], np.ndarray]:
+def _lender(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]:
     """Facts of training sounds, of one label or of all: indices [n] -> [n, num_facts].
 
-    Sound i borrows those of a training sound that is drawn with fold_in(key, i) alone.
+    Where a pitch is asked for, only of sounds that have one: a drum has no keys. Sound i borrows those of a training sound that is drawn with fold_in(key, i) alone.
     """
     known = aggregate_of(run).posteriors.rows
-    if label is not None:
-        known = known[latents.rows_with_label(run, label)]
+    if asked.label is not None:
+        known = known[latents.rows_with_label(run, asked.label)]
     table = conditions.facts_of(run.vocabulary, [run.data["files"][row] for row in known])
+    if asked.pitches is not None:
+        pitch = table[:, conditions.fact_names(run.vocabulary).index("pitch")]
+        # Of a label without pitches, as before: it is what was asked for.
+        table = table[np.isfinite(pitch)] if np.isfinite(pitch).any() else table
 
     @jax.jit
     def choose(indices):
