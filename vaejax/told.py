@@ -183,7 +183,8 @@ def _heard(run: Run, waveform: np.ndarray) -> float | None:
 def _lender(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]:
     """Facts of training sounds, of one label or of all: indices [n] -> [n, num_facts].
 
-    Where a pitch is asked for, only of sounds that have one: a drum has no keys. Sound i borrows those of a training sound that is drawn with fold_in(key, i) alone.
+    Where a pitch is asked for, only of sounds that have one: a drum has no keys. Sound i borrows
+    those of a training sound that is drawn with fold_in(key, i) alone.
     """
     known = aggregate_of(run).posteriors.rows
     if asked.label is not None:
