@@ -199,7 +199,11 @@ def write_sounds(
                             tags = Tags(origin(rows[j]), sfz.root_of(rows[j]), mastered[j].loop)
                             writer.submit(path, mastered[j].samples, tags)
                         places = batch["point"][:, :2].tolist()
-                        shown = [{**r, "map": at} for r, at in zip(rows, places, strict=True)]
+                        # `facts` are for --redo; people read label, pitch and `told`.
+                        shown = [
+                            {**{k: v for k, v in r.items() if k != "facts"}, "map": at}
+                            for r, at in zip(rows, places, strict=True)
+                        ]
                         sheet.add(shown, batch["thumbnail"], batch["outline"])
                         done += count
                         bar.update(count)
