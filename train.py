@@ -148,7 +148,7 @@ def train(config: Config, workdir: Path) -> None:
             reached = {"step": at, **values}
         else:
             reached = best
-        board.advice(at, diagnostics.advice(at, values, reached, config.model.latent_dim))
+        board.advice(at, diagnostics.advice(at, values, reached, config.latent_dim))
         return reached
 
     held_out: dict[str, float] = {}
@@ -203,7 +203,7 @@ def train(config: Config, workdir: Path) -> None:
             if step % config.train.eval_every_steps == 0 or is_last:
                 best = measure(step)
                 warning = diagnostics.collapse_warning(
-                    held_out["kl"], int(held_out["active_units"]), config.model.latent_dim
+                    held_out["kl"], int(held_out["active_units"]), config.latent_dim
                 )
                 if warning:
                     tqdm.write(f"warning: {warning}")

@@ -22,7 +22,7 @@ def measure(root: str) -> dict[str, float | list[float]]:
     for name in [name for name in sys.modules if name.partition(".")[0] == "vaejax"]:
         del sys.modules[name]
     sys.path.insert(0, root)
-    from vaejax import features, objectives
+    from vaejax import features, objectives, training
     from vaejax.config import Config, Data, Features, Model
     from vaejax.models import create_model, linear
 
@@ -36,7 +36,6 @@ def measure(root: str) -> dict[str, float | list[float]]:
             latent_dim=4, width=8, num_stages=1, num_directions=6, dense_width=8, dense_depth=1
         ),
     )
-    exponent = config.features.exponent
     rng = np.random.default_rng(0)
     t = np.arange(config.data.num_samples) / config.data.sample_rate
     waveforms = jnp.asarray(
@@ -47,18 +46,18 @@ def measure(root: str) -> dict[str, float | list[float]]:
 
     @jax.jit
     def there_and_back(waveforms):
-        x = jax.vmap(lambda w: features.spectrogram(w, one, exponent=exponent, **SIZES))(waveforms)
-        return x, features.magnitude(x[0], one, n_fft=SIZES["n_fft"], exponent=exponent)
+        x = jax.vmap(lambda w: features.x_of(w, one, config))(waveforms)
+        return x, features.magnitude_of(x[0], one, config)
 
     x, magnitude = there_and_back(waveforms)
     conditions = jnp.zeros((2, 0))
     # A linear path with something in it; `linear.fit` would compile more than all the rest.
     directions = np.linalg.qr(rng.standard_normal((x[0].size, 6)))[0].T.reshape(6, *x[0].shape)
-    path = linear.flat(*x[0].shape, 6)._replace(
+    path = linear.flat(x[0].shape, 6)._replace(
         directions=jnp.asarray(directions, jnp.float32), eigenvalues=jnp.arange(8.0, 2.0, -1.0)
     )
     model = create_model(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), x[0], conditions[0], path)["params"]
+    shapes = jax.eval_shape(lambda: training.create_state(config).params)
     # Corrections are zero at the start, where a change of theirs would not show.
     params = jax.tree.map(
         lambda s: jnp.asarray(0.1 * rng.standard_normal(s.shape), s.dtype), shapes

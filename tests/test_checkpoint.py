@@ -204,3 +204,13 @@ def test_an_array_that_would_be_unpickled_is_refused(trained, tmp_path):
     np.savez(tmp_path / "run/prior.npz", **arrays)
     with pytest.raises(ValueError, match="allow_pickle"):
         checkpoint.load_run(tmp_path / "run")
+
+
+def test_weights_under_other_names_are_refused_in_one_line(tmp_path, config):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save_best(3, {"other": jnp.zeros(2)})
+    checkpoints.wait()
+    with pytest.raises(ValueError, match="of another version of vaejax") as error:
+        checkpoints.restore_best(config, 0)
+    assert "\n" not in str(error.value)
+    checkpoints.close()

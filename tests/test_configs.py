@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import cli, training
+from vaejax import cli, models, training
 from vaejax import config as configs
-from vaejax.models import create_model, linear
 
 PRESETS = sorted(path.stem for path in cli.PRESETS.glob("*.py") if path.stem != "__init__")
 
@@ -56,17 +55,15 @@ def test_preset_builds_at_full_size(name):
     config = cli.load_preset(name)
     state = jax.eval_shape(lambda: training.create_state(config))
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) > 0
-    model = create_model(config)
 
     def rebuild(params):
-        shape = config.num_frames, config.features.num_bins
-        path = linear.flat(*shape, config.model.num_directions)
-        nothing = jnp.zeros(0)
-        mean, _ = model.apply({"params": params}, path.loc, nothing, path, method="encode")
-        return model.apply({"params": params}, mean, nothing, path, method="decode")
+        path, nothing = models.flat_path(config), jnp.zeros(0)
+        mean, _ = models.encode(params, path.loc, nothing, path, config=config)
+        return mean, models.decode(params, mean, nothing, path, config=config)
 
-    out = jax.eval_shape(rebuild, state.params)
-    assert out.shape == (config.num_frames, config.features.num_bins)
+    mean, out = jax.eval_shape(rebuild, state.params)
+    assert mean.shape == (config.latent_dim,)
+    assert out.shape == config.shape
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -75,10 +72,9 @@ def test_shrunk_preset_takes_a_step(name, make_sounds):
     configs.check(config)
     sounds = make_sounds(config, 12)
     # What is fitted has tests of its own; here it only has the right shapes.
-    shape = config.num_frames, config.features.num_bins
     fitted = training.Fitted(
-        training.Statistics(jnp.zeros(shape[1]), jnp.ones(())),
-        linear.flat(*shape, config.model.num_directions, sounds.told.condition_dim),
+        training.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(())),
+        models.flat_path(config, sounds.told.condition_dim),
     )
     steps, steps_in = training.make_steps(config, sounds, fitted)
     state, metrics = steps(training.create_state(config, sounds.told.condition_dim), 0)

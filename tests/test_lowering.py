@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from vaejax import generate, metrics, priors, training
-from vaejax.models import linear
+from vaejax.models import flat_path
 from vaejax.signal.pitch import pitch
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -18,7 +18,7 @@ def shapes(config):
 
     def make():
         statistics = training.Statistics(jnp.zeros(config.features.num_bins), jnp.zeros(()))
-        path = linear.flat(config.num_frames, config.features.num_bins, config.model.num_directions)
+        path = flat_path(config)
         embedding = metrics.Embedding(
             jnp.zeros(1024), jnp.zeros((1024, 64)), jnp.zeros((10, 64)), jnp.zeros(())
         )

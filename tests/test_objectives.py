@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 from scipy import stats
 
 from vaejax import objectives, training
-from vaejax.models import create_model
+from vaejax.models import create_model, linear
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 
@@ -225,14 +225,20 @@ class Linear:
             # Of the diagonal alone: even unwidened it is not exact, as no diagonal one can be.
             logvar = -np.log(np.diag(self.precision)) + self.widen
             return jnp.float32(mean) @ args[0].reshape(-1), jnp.float32(logvar)
-        if method == "decode":
-            return (jnp.float32(self.w) @ args[0]).reshape(2, 3)
-        return jnp.log(jnp.float32(self.sigma))
+        return (jnp.float32(self.w) @ args[0]).reshape(2, 3)
+
+    @property
+    def params(self):
+        return {"vae": {}, "likelihood": {"log_sigma_offset": jnp.log(jnp.float32(self.sigma))}}
+
+
+# Its likelihood has sigma alone.
+PATH = linear.flat((2, 3), 2)
 
 
 def importance_bounds(model, x, num_draws, count=400):
     keys = jax.random.split(jax.random.key(num_draws), count)
-    bound = partial(objectives.importance_bound, {}, x, jnp.zeros(0), None)
+    bound = partial(objectives.importance_bound, model.params, x, jnp.zeros(0), PATH)
     values, elbos = jax.jit(jax.vmap(lambda k: bound(k, model=model, num_draws=num_draws)))(keys)
     return np.asarray(values, np.float64), np.asarray(elbos, np.float64)
 
@@ -257,7 +263,9 @@ def test_importance_bound_at_k_1_is_the_elbo_in_expectation():
     np.testing.assert_allclose(values, elbos, rtol=1e-6)
     keys = jax.random.split(jax.random.key(9), 4000)
     terms = jax.jit(
-        jax.vmap(lambda k: objectives.example_terms({}, x, jnp.zeros(0), None, k, model=model))
+        jax.vmap(
+            lambda k: objectives.example_terms(model.params, x, jnp.zeros(0), PATH, k, model=model)
+        )
     )(keys)
     expected = -np.asarray(terms["recon"] + terms["kl"], np.float64)
     error = np.hypot(values.std(), expected.std()) / np.sqrt(4000)

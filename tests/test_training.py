@@ -37,7 +37,7 @@ def eight_steps(config, sounds, fitted):
 def test_statistics_are_those_of_every_raw_training_clip(config, sounds, fitted):
     clips, lengths, _ = sounds.read(sounds.train_rows)
     raw = jax.jit(jax.vmap(lambda p, n: training.raw_clip(p, n, config)))(clips, lengths)
-    expected = features.fit_statistics([raw], n_fft=256, hop_length=64, exponent=0.3)
+    expected = features.fit_statistics([raw], config)
     # The last batch of 8 of 32 clips is whole, so that no clip counts twice.
     assert len(sounds.train_rows) == 32
     np.testing.assert_allclose(fitted.statistics.mean, expected.mean, rtol=1e-5)
@@ -62,7 +62,7 @@ def test_weights_depend_on_the_seed(config, make_config):
     other = make_config(train={"seed": 1})
     a, again, b = (training.create_state(c).params for c in (config, config, other))
     equal(a, again)
-    kernel = [p["encoder"]["Dense_0"]["kernel"] for p in (a, b)]
+    kernel = [p["vae"]["encoder"]["Dense_0"]["kernel"] for p in (a, b)]
     assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
 
 

@@ -133,9 +133,10 @@ class Checkpoints:
         if step is None:
             return None
         template = jax.eval_shape(lambda: create_state(config, condition_dim))
-        restored = self.last.restore(
+        restored = _restore(
+            self.last,
             step,
-            args=ocp.args.Composite(
+            ocp.args.Composite(
                 state=ocp.args.StandardRestore(template._asdict()), best=ocp.args.JsonRestore()
             ),
         )
@@ -149,7 +150,7 @@ class Checkpoints:
         """Step and averaged weights of the best checkpoint."""
         step = self.best_step()
         template = jax.eval_shape(lambda: create_state(config, condition_dim).ema)
-        restored = self.best.restore(step, args=ocp.args.StandardRestore({"params": template}))
+        restored = _restore(self.best, step, ocp.args.StandardRestore({"params": template}))
         return step, restored["params"]
 
     def wait(self) -> None:
@@ -169,6 +170,19 @@ def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
     else:
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
     return ocp.CheckpointManager(path.absolute(), options=options)
+
+
+def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
+    try:
+        return manager.restore(step, args=args)
+    except ValueError as error:
+        if "mismatch" not in str(error):
+            raise
+        # Orbax lists every array there is.
+        raise ValueError(
+            f"the weights in {manager.directory} are of another version of vaejax, which named or "
+            "shaped them differently; train again in another --workdir"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -287,7 +301,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
         instrument=Instrument(
             params=params,
             fitted=fitted,
-            prior=untold.prior if untold else priors.standard(config.model.latent_dim),
+            prior=untold.prior if untold else priors.standard(config.latent_dim),
             embedding=embedding,
         ),
         data=data,

@@ -7,6 +7,7 @@ folder, and `check` refuses combinations that cannot work before anything is dec
 
 import dataclasses
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,14 +66,16 @@ class Data:
 
 @dataclass(frozen=True)
 class Features:
-    """What the model sees: the power-compressed STFT magnitude."""
+    """What the model sees of a sound."""
 
+    kind: Literal["power"] = "power"
+    """`power`: STFT magnitude ** exponent."""
     n_fft: int = 2048
     """Samples in an STFT window (Hann) and in its transform."""
     hop_length: int = 512
     """Samples between STFT frames."""
     exponent: float = 0.3
-    """The model sees magnitude ** exponent. Decibels look better before the inversion and sound
+    """Of `power`. Decibels look better before the inversion and sound
     worse after it: averages in dB fill the gaps between partials."""
 
     @property
@@ -98,9 +101,11 @@ class Augment:
 
 @dataclass(frozen=True)
 class Model:
-    """Residual 1-D convolutions over time, and a perceptron between z and principal directions,
-    around a linear path that is probabilistic PCA."""
+    """Encoder and decoder, and the linear path that they correct, which is probabilistic PCA."""
 
+    kind: Literal["conv1d"] = "conv1d"
+    """`conv1d`: residual 1-D convolutions over time, bins as channels, and a perceptron between z
+    and principal directions."""
     latent_dim: int = 64
     """Dimensions of z."""
     width: int = 128
@@ -230,6 +235,16 @@ class Config:
     def num_frames(self) -> int:
         """STFT frames in a clip (centred frames)."""
         return 1 + self.data.num_samples // self.features.hop_length
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what the model sees of a clip, time first."""
+        return (self.num_frames, self.features.num_bins)
+
+    @property
+    def latent_dim(self) -> int:
+        """Dimensions of z, the whole of it."""
+        return self.model.latent_dim
 
     @property
     def pack_samples(self) -> int:
@@ -390,7 +405,7 @@ def check(config: Config) -> None:
         f"num_stages {max(0, (config.num_frames // 2).bit_length() - 1)}",
     )
     require(model.kernel_size % 2 == 1, f"model.kernel_size={model.kernel_size} must be odd")
-    values = config.num_frames * features.num_bins
+    values = math.prod(config.shape)
     require(
         model.latent_dim < values,
         f"model.latent_dim={model.latent_dim} must be smaller than the {values} feature values",

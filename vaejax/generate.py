@@ -12,15 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import features, metrics, picture, priors
+from vaejax import features, metrics, models, picture, priors
 from vaejax.config import Config
 from vaejax.metrics import Embedding
-from vaejax.models import create_model
 from vaejax.priors import Mixture
-from vaejax.signal import phase
 from vaejax.signal.fade import fade_out
 from vaejax.signal.stft import stft
-from vaejax.training import Fitted, condition_of, spectrogram_of
+from vaejax.training import Fitted, condition_of
 
 THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH = 48, 64
 THUMBNAIL_FLOOR_DB = -80.0
@@ -53,9 +51,8 @@ class Instrument(NamedTuple):
 def encode(params, fitted: Fitted, waveform, condition, *, config: Config):
     """Posterior mean and logvar, [latent_dim] each, of a clip [num_samples] of which the model is
     told condition [condition_dim]; zeros for nothing."""
-    x = spectrogram_of(waveform, fitted.statistics, config)
-    variables = {"params": params}
-    return create_model(config).apply(variables, x, condition, fitted.linear, method="encode")
+    x = features.x_of(waveform, fitted.statistics, config)
+    return models.encode(params, x, condition, fitted.linear, config=config)
 
 
 def decode(params, fitted: Fitted, z, condition, *, config: Config):
@@ -69,20 +66,10 @@ def decode(params, fitted: Fitted, z, condition, *, config: Config):
       waveform: [num_samples] float32, ready for a file: peak at sound.peak_db, faded at the end.
       spectral_convergence_db: [], how well the phase recovery met the decoder's magnitudes.
     """
-    variables = {"params": params}
-    x = create_model(config).apply(variables, z, condition, fitted.linear, method="decode")
-    magnitude = features.magnitude(
-        x, fitted.statistics, n_fft=config.features.n_fft, exponent=config.features.exponent
+    x = models.decode(params, z, condition, fitted.linear, config=config)
+    waveform, convergence = features.waveform_of(
+        x, fitted.statistics, config, num_samples=config.data.num_samples
     )
-    sizes = {"n_fft": config.features.n_fft, "hop_length": config.features.hop_length}
-    waveform = phase.invert(
-        magnitude,
-        method=config.sound.inversion,
-        num_iters=config.sound.iterations,
-        length=config.data.num_samples,
-        **sizes,
-    )
-    convergence = phase.spectral_convergence_db(waveform, magnitude, **sizes)
     return finish(waveform, config), convergence
 
 

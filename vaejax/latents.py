@@ -84,7 +84,7 @@ def prior_density(run: Run, prior: str) -> Mixture:
     """The density of `aggregate` (N(0, I) while the run is unfinished) or of `standard`."""
     if prior == "aggregate":
         return run.instrument.prior
-    return priors.standard(run.config.model.latent_dim)
+    return priors.standard(run.config.latent_dim)
 
 
 def label_density(run: Run, label: str) -> Mixture:
@@ -283,7 +283,7 @@ def from_file(run: Run, path: Path) -> Plan:
         latents = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is no NumPy array file (.npy): {error}") from None
-    latent_dim = run.config.model.latent_dim
+    latent_dim = run.config.latent_dim
     if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.shape[1] != latent_dim:
         shape = getattr(latents, "shape", type(latents).__name__)
         raise ValueError(f"{path} holds {shape}, but this run's latents are [num, {latent_dim}]")
@@ -296,14 +296,14 @@ def from_file(run: Run, path: Path) -> Plan:
 def _centre(run: Run):
     """Mean [latent_dim] of the aggregate posterior."""
     if run.posteriors is None:
-        return jnp.zeros(run.config.model.latent_dim)
+        return jnp.zeros(run.config.latent_dim)
     return run.posteriors.means.mean(0)
 
 
 def _spread(run: Run):
     """Cholesky factor [latent_dim, latent_dim] of the aggregate posterior's covariance."""
     if run.posteriors is None:
-        return jnp.eye(run.config.model.latent_dim)
+        return jnp.eye(run.config.latent_dim)
     return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
 
 

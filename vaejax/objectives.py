@@ -45,12 +45,22 @@ def gaussian_nll(x, mean, log_sigma):
     return jnp.sum(nll)
 
 
+def init_likelihood():
+    """What is trained of the likelihood: sigma starts at that of the linear path."""
+    return {"log_sigma_offset": jnp.zeros(())}
+
+
+def log_sigma(params, linear):
+    """Log standard deviation of the likelihood, one for all values."""
+    return 0.5 * jnp.log(linear.noise) + params["likelihood"]["log_sigma_offset"]
+
+
 def example_terms(params, x, condition, linear, key, *, model):
     """The terms of one example.
 
     Args:
-      params: of the model.
-      x: spectrogram [num_frames, num_bins].
+      params: {"vae": of the model, "likelihood": see `init_likelihood`}.
+      x: [num_frames, ...], as the model sees a sound.
       condition: [condition_dim], what the model is told of it; width 0 for nothing.
       linear: the model's linear path.
       key: of this example's draw of z.
@@ -59,14 +69,13 @@ def example_terms(params, x, condition, linear, key, *, model):
       recon: -log p(x|z), [] nats. kl: [] nats. kl_per_dim: [latent_dim] nats.
       mean, logvar: of the posterior, [latent_dim] each.
     """
-    variables = {"params": params}
+    variables = {"params": params["vae"]}
     mean, logvar = model.apply(variables, x, condition, linear, method="encode")
     z = reparameterize(key, mean, logvar)
     decoded = model.apply(variables, z, condition, linear, method="decode")
-    log_sigma = model.apply(variables, linear, method="log_sigma")
     kl_per_dim = gaussian_kl(mean, logvar)
     return {
-        "recon": gaussian_nll(x, decoded, log_sigma),
+        "recon": gaussian_nll(x, decoded, log_sigma(params, linear)),
         "kl": jnp.sum(kl_per_dim),
         "kl_per_dim": kl_per_dim,
         "mean": mean,
@@ -89,16 +98,15 @@ def importance_bound(params, x, condition, linear, key, *, model, num_draws: int
     Returns:
       The bound [] in nats, and the mean of the k ELBOs [] in nats: what k = 1 says on average.
     """
-    variables = {"params": params}
+    variables = {"params": params["vae"]}
     mean, logvar = model.apply(variables, x, condition, linear, method="encode")
-    log_sigma = model.apply(variables, linear, method="log_sigma")
 
     def log_weight(key):
         z = reparameterize(key, mean, logvar)
         decoded = model.apply(variables, z, condition, linear, method="decode")
         log_prior = -gaussian_nll(z, 0.0, 0.0)
         log_posterior = -gaussian_nll(z, mean, 0.5 * logvar)
-        return log_prior - log_posterior - gaussian_nll(x, decoded, log_sigma)
+        return log_prior - log_posterior - gaussian_nll(x, decoded, log_sigma(params, linear))
 
     # One draw at a time: k decoded spectrograms would not fit for a large k.
     weights = jax.lax.map(log_weight, jax.random.split(key, num_draws))
@@ -109,7 +117,7 @@ def batch_loss(params, batch, conditions, linear, keys, *, model, beta):
     """Mean of recon + beta * kl over a batch, and the terms of each example.
 
     Args:
-      batch: [batch, num_frames, num_bins].
+      batch: [batch, num_frames, ...].
       conditions: [batch, condition_dim].
       keys: [batch] of PRNG keys.
       beta: weight of the KL term.

@@ -24,7 +24,7 @@ from vaejax.priors import Mixture
 
 class Synthesizer(Run):
     """A `Run` that plays. Waveforms are mono float32 at `run.config.data.sample_rate` Hz, and
-    `run.config.data.num_samples` long; latents have `run.config.model.latent_dim` values."""
+    `run.config.data.num_samples` long; latents have `run.config.latent_dim` values."""
 
     __slots__ = ()
 
@@ -125,7 +125,7 @@ class Synthesizer(Run):
         Raises:
           ValueError: another width, values that are not finite, or a model that cannot be told.
         """
-        points, one = self._batch(z, "z", self.config.model.latent_dim)
+        points, one = self._batch(z, "z", self.config.latent_dim)
         facts = conditions.facts_from(self.vocabulary, {"label": label, "pitch": pitch})
         waveforms = self._sounds(points, np.tile(facts, (len(points), 1)))
         return waveforms[0] if one else waveforms

@@ -6,6 +6,7 @@ Step n draws its clips, augmentation and noise from (seed, n), so that resuming 
 the number of steps per dispatch nothing but rounding.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax import conditions, features, objectives
+from vaejax import conditions, features, models, objectives
 from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
 from vaejax.data.stream import Reader
 from vaejax.features import Statistics
-from vaejax.models import create_model, linear
+from vaejax.models import linear
 from vaejax.models.linear import Linear
 
 # Folded into the key of a visit for what is kept back of its facts.
@@ -45,17 +46,6 @@ class TrainState(NamedTuple):
     opt_state: Any
     first_bad_step: jax.Array
     """[] int32, the first step whose loss or gradient was not finite; -1 while there is none."""
-
-
-def spectrogram_of(waveform, statistics, config: Config):
-    """What the model sees of a clip [num_samples]: [num_frames, num_bins]."""
-    return features.spectrogram(
-        waveform,
-        statistics,
-        n_fft=config.features.n_fft,
-        hop_length=config.features.hop_length,
-        exponent=config.features.exponent,
-    )
 
 
 def raw_clip(pcm, length, config: Config):
@@ -84,7 +74,7 @@ def augmented_clip(key, pcm, length, config: Config):
 
 
 def example_at(key, pcm, length, facts, position, statistics, config: Config, condition_dim: int):
-    """One visit of one clip: its spectrogram, its condition and the key of its draw of z."""
+    """One visit of one clip: what the model sees, its condition and the key of its draw of z."""
     key = batches.example_key(key, position)
     augment_key, latent_key = jax.random.split(key)
     waveform, semitones = augmented_clip(augment_key, pcm, length, config)
@@ -93,7 +83,7 @@ def example_at(key, pcm, length, facts, position, statistics, config: Config, co
         jax.random.fold_in(key, DROP), told, probability=config.condition.dropout
     )
     condition = conditions.encode(told, condition=config.condition, condition_dim=condition_dim)
-    return spectrogram_of(waveform, statistics, config), condition, latent_key
+    return features.x_of(waveform, statistics, config), condition, latent_key
 
 
 def condition_of(facts, fitted: "Fitted", config: Config):
@@ -123,17 +113,9 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
         for start in range(0, num_clips, size):
             yield raw(*sounds.read(train_rows[np.arange(start, start + size) % num_clips]))
 
-    statistics = features.fit_statistics(
-        raw_batches(),
-        num_clips=num_clips,
-        n_fft=config.features.n_fft,
-        hop_length=config.features.hop_length,
-        exponent=config.features.exponent,
-    )
-    shape = (config.num_frames, config.features.num_bins)
+    statistics = features.fit_statistics(raw_batches(), config, num_clips=num_clips)
     if config.model.ppca_clips == 0:
-        flat = linear.flat(*shape, config.model.num_directions, sounds.told.condition_dim)
-        return Fitted(statistics, flat)
+        return Fitted(statistics, models.flat_path(config, sounds.told.condition_dim))
 
     _, order_key, visit_key = keys_of(config)
     example = partial(
@@ -143,11 +125,11 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     @partial(jax.jit, donate_argnums=0)
     def add(rows, start, pcm, length, facts, positions):
         new, told, _ = jax.vmap(partial(example, visit_key))(pcm, length, facts, positions)
-        return jax.lax.dynamic_update_slice(rows, new, (start, 0, 0)), told
+        return jax.lax.dynamic_update_slice_in_dim(rows, new, start, 0), told
 
     # The first visits of the training run itself, whole batches of them.
     count = -(-config.model.ppca_clips // size) * size
-    rows, told = jnp.zeros((count, *shape)), []
+    rows, told = jnp.zeros((count, *config.shape)), []
     for start in range(0, count, size):
         positions = jnp.arange(start, start + size, dtype=jnp.uint32)
         index = np.asarray(batches.shuffled_indices(order_key, positions, num_clips=num_clips))
@@ -156,7 +138,7 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     fitted = linear.fit(
         rows,
         jnp.concatenate(told),
-        latent_dim=config.model.latent_dim,
+        latent_dim=config.latent_dim,
         num_directions=config.model.num_directions,
     )
     return Fitted(statistics, fitted)
@@ -165,7 +147,7 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
 def create_optimizer(config: Config) -> optax.GradientTransformation:
     """AdamW under warm-up, cosine decay and a clipped gradient norm."""
     train = config.train
-    num_values = config.num_frames * config.features.num_bins
+    num_values = math.prod(config.shape)
     schedule = learning_rate_schedule(config)
     return optax.chain(
         # The loss is in nats per example, a sum over values; the norm is set per value so that it
@@ -189,13 +171,13 @@ def learning_rate_schedule(config: Config) -> optax.Schedule:
 
 def create_state(config: Config, condition_dim: int = 0) -> TrainState:
     """The state before the first step, of a model that is told `condition_dim` numbers."""
-    model = create_model(config)
-    shape = (config.num_frames, config.features.num_bins)
-    flat = linear.flat(*shape, config.model.num_directions, condition_dim)
 
     @jax.jit
     def init(key):
-        params = model.init(key, jnp.zeros(shape), jnp.zeros(condition_dim), flat)["params"]
+        params = {
+            "vae": models.init(key, config, condition_dim),
+            "likelihood": objectives.init_likelihood(),
+        }
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -223,7 +205,7 @@ def train_step(
       (of the likelihood, in spectrogram units), grad_norm, learning_rate, kl_per_dim [latent_dim]
       and mean_variance [latent_dim] (of the posterior means over the batch).
     """
-    model = create_model(config)
+    model = models.create_model(config)
     visit_key = keys_of(config)[2]
     example = partial(
         example_at,
@@ -247,7 +229,6 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     decay = config.train.ema_decay
     ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
-    log_sigma: Any = model.apply({"params": state.params}, fitted.linear, method="log_sigma")
     # No sync with the host here: the loop reads the flag when it reads the metrics.
     is_bad = ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
     first_bad_step = jnp.where(
@@ -258,7 +239,7 @@ def train_step(
         "recon": jnp.mean(terms["recon"]),
         "kl": jnp.mean(terms["kl"]),
         "beta": beta,
-        "sigma": jnp.exp(log_sigma),
+        "sigma": jnp.exp(objectives.log_sigma(state.params, fitted.linear)),
         "grad_norm": grad_norm,
         "learning_rate": learning_rate_schedule(config)(state.step),
         "kl_per_dim": jnp.mean(terms["kl_per_dim"], 0),
@@ -327,11 +308,11 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
     Returns:
       `objectives.example_terms` with a leading batch axis.
     """
-    model = create_model(config)
+    model = models.create_model(config)
     key = jax.random.key(config.train.seed)
 
     def one(pcm, length, known, row):
-        x = spectrogram_of(raw_clip(pcm, length, config), fitted.statistics, config)
+        x = features.x_of(raw_clip(pcm, length, config), fitted.statistics, config)
         told = condition_of(known, fitted, config)
         row_key = jax.random.fold_in(key, row)
         return objectives.example_terms(params, x, told, fitted.linear, row_key, model=model)

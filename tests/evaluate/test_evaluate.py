@@ -105,7 +105,7 @@ def test_the_anchors_lie_where_they_must(done):
 def test_pca_is_that_of_scikit_learn(trained, done):
     from sklearn.decomposition import PCA
 
-    from vaejax import evaluation, training
+    from vaejax import evaluation, features, training
     from vaejax.data import sounds
 
     run = load_run(trained)
@@ -116,7 +116,7 @@ def test_pca_is_that_of_scikit_learn(trained, done):
     def read(clips, lengths, facts, rows):
         def one(pcm, length):
             waveform = training.raw_clip(pcm, length, config)
-            return training.spectrogram_of(waveform, fitted.statistics, config)
+            return features.x_of(waveform, fitted.statistics, config)
 
         return jax.vmap(one)(clips, lengths)
 

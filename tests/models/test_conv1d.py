@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from vaejax import objectives, training
+from vaejax import features, objectives, training
 from vaejax.models import create_model, linear
 from vaejax.models.conv1d import VAE
 
@@ -25,7 +25,7 @@ def spectrograms(sounds, rows, statistics, config):
         clips, lengths, _ = sounds.read(rows)
         return jax.jit(
             jax.vmap(
-                lambda pcm, length: training.spectrogram_of(
+                lambda pcm, length: features.x_of(
                     training.raw_clip(pcm, length, config), statistics, config
                 )
             )
@@ -34,7 +34,7 @@ def spectrograms(sounds, rows, statistics, config):
 
 @pytest.fixture(scope="module")
 def fresh(config):
-    return create_model(config), training.create_state(config).params
+    return create_model(config), training.create_state(config).params["vae"]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -111,7 +111,7 @@ def test_step_0_of_a_run_is_the_linear_path_that_was_fitted(fresh, config, sound
         rtol=1e-5,
         atol=1e-6,
     )
-    log_sigma = model.apply({"params": params}, fitted.linear, method="log_sigma")
+    log_sigma = objectives.log_sigma({"likelihood": objectives.init_likelihood()}, fitted.linear)
     np.testing.assert_allclose(np.exp(2 * log_sigma), fitted.linear.noise, rtol=1e-6)
 
 
@@ -124,12 +124,19 @@ def test_elbo_at_step_0_is_the_evidence():
         path = linear.fit(
             rows, np.zeros((len(rows), 0), np.float32), latent_dim=2, num_directions=5
         )
-    model = VAE(4, 6, 2, num_stages=1, num_directions=5, **SMALL)
+    model = VAE((4, 6), 2, num_stages=1, num_directions=5, **SMALL)
     params = jax.jit(model.init)(jax.random.key(0), rows[0], NOTHING, path)["params"]
     keys = jax.random.split(jax.random.key(1), 4_000)
     terms = jax.jit(
         jax.vmap(
-            lambda key: objectives.example_terms(params, rows[0], NOTHING, path, key, model=model)
+            lambda key: objectives.example_terms(
+                {"vae": params, "likelihood": objectives.init_likelihood()},
+                rows[0],
+                NOTHING,
+                path,
+                key,
+                model=model,
+            )
         )
     )(keys)
     bounds = -np.asarray(terms["recon"] + terms["kl"], np.float64)
@@ -146,8 +153,8 @@ def test_elbo_at_step_0_is_the_evidence():
 @pytest.mark.parametrize("num_stages", [0, 1, 2, 3])
 @pytest.mark.parametrize("num_frames", [16, 17, 19, 23])
 def test_any_number_of_frames_comes_back_with_its_shape(num_frames, num_stages):
-    model = VAE(num_frames, 9, 3, num_stages=num_stages, num_directions=5, **SMALL)
-    path = linear.flat(num_frames, 9, 5)
+    model = VAE((num_frames, 9), 3, num_stages=num_stages, num_directions=5, **SMALL)
+    path = linear.flat((num_frames, 9), 5)
 
     def forward(key):
         x = jnp.ones((num_frames, 9))

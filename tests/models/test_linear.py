@@ -139,7 +139,7 @@ def test_copies_of_one_clip_stay_finite():
 
 
 def test_flat_path_is_the_prior_and_a_mean_of_zero():
-    flat = linear.flat(4, 5, 3)
+    flat = linear.flat((4, 5), 3)
     mean, logvar = posterior(flat, jnp.ones((4, 5)), 3)
     np.testing.assert_array_equal(mean, 0.0)
     np.testing.assert_array_equal(logvar, 0.0)

@@ -132,7 +132,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
             "source": run.data["source"],
             "split": run.data.get("split", {"by": config.data.holdout_by, "groups": []}),
             "counts": run.data["counts"],
-            "latent_dim": config.model.latent_dim,
+            "latent_dim": config.latent_dim,
             "fitted_prior": run.has_fitted_prior,
         },
         "judged": {

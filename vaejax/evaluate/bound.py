@@ -1,17 +1,17 @@
 """The importance-weighted bound of every system that is a density."""
 
+import math
 from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from vaejax import evaluation, objectives, training
+from vaejax import evaluation, features, models, objectives, training
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate.figures import of_mean
 from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System
-from vaejax.models import create_model
 
 
 def bounds(
@@ -37,9 +37,7 @@ def make_bound(config: Config, num_draws: int):
 
         def one(columns):
             pcm, length, known, row = columns
-            x = training.spectrogram_of(
-                training.raw_clip(pcm, length, config), fitted.statistics, config
-            )
+            x = features.x_of(training.raw_clip(pcm, length, config), fitted.statistics, config)
             told = training.condition_of(known, fitted, config)
             return objectives.importance_bound(
                 params,
@@ -47,7 +45,7 @@ def make_bound(config: Config, num_draws: int):
                 told,
                 fitted.linear,
                 jax.random.fold_in(key, row),
-                model=create_model(config),
+                model=models.create_model(config),
                 num_draws=num_draws,
             )
 
@@ -60,7 +58,7 @@ def bound_table(
     by_system: dict[str, tuple[np.ndarray, np.ndarray]], *, num_draws: int, config: Config
 ) -> dict[str, Any]:
     """System -> IWAE-k and ELBO in nats per sound, and in bits per spectrogram value."""
-    per_bit = np.log(2) * config.num_frames * config.features.num_bins
+    per_bit = np.log(2) * math.prod(config.shape)
     table = {
         name: {
             "iwae": of_mean(iwae),

@@ -15,7 +15,6 @@ from vaejax.evaluate.figures import figure, of_mean
 from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System
 from vaejax.features import Statistics
 from vaejax.metrics import Embedding, intervals
-from vaejax.signal import phase
 
 SILENT_DB = -60.0
 # Of int16, from which on a sample is at full scale.
@@ -32,21 +31,10 @@ RECONSTRUCTION = (
 )
 
 
-def to_audio(spectrogram, statistics: Statistics, config: Config):
-    """The sound [num_samples] of a spectrogram [num_frames, num_bins], as a file has it."""
-    sizes = {"n_fft": config.features.n_fft, "hop_length": config.features.hop_length}
-    waveform = phase.invert(
-        features.magnitude(
-            spectrogram,
-            statistics,
-            n_fft=config.features.n_fft,
-            exponent=config.features.exponent,
-        ),
-        method=config.sound.inversion,
-        num_iters=config.sound.iterations,
-        length=config.data.num_samples,
-        **sizes,
-    )
+def to_audio(x, statistics: Statistics, config: Config):
+    """The sound [num_samples] of what a decoder says, as a file has it."""
+    num_samples = config.data.num_samples
+    waveform, _ = features.waveform_of(x, statistics, config, num_samples=num_samples)
     return generate.finish(waveform, config)
 
 
@@ -55,7 +43,7 @@ def compare(waveform, x, rebuilt, statistics: Statistics, config: Config):
 
     Args:
       waveform: [num_samples], the sound.
-      x: [num_frames, num_bins], its spectrogram. rebuilt: the same of the reconstruction.
+      x: [num_frames, ...], as the model sees it. rebuilt: the same of the reconstruction.
 
     Returns:
       The figures of `RECONSTRUCTION`, [] each; and the sound rebuilt [num_samples], at the energy
@@ -64,8 +52,7 @@ def compare(waveform, x, rebuilt, statistics: Statistics, config: Config):
     sample_rate = config.data.sample_rate
 
     def magnitude(x):
-        sizes = {"n_fft": config.features.n_fft, "exponent": config.features.exponent}
-        return features.magnitude(x, statistics, **sizes) * (4.0 / config.features.n_fft)
+        return features.magnitude_of(x, statistics, config)
 
     after = metrics.match_energy(to_audio(rebuilt, statistics, config), waveform)
     figures = {
@@ -110,7 +97,7 @@ def reconstruct(
             pcm, length = columns
             waveform = training.raw_clip(pcm, length, config)
             point = metrics.embed(waveform, embedding, sample_rate=config.data.sample_rate)
-            x = training.spectrogram_of(waveform, statistics, config)
+            x = features.x_of(waveform, statistics, config)
             return waveform, x, point, loudness(waveform)
 
         return jax.lax.map(one, (clips, lengths), batch_size=8)

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import evaluation, priors, training
+from vaejax import evaluation, features, models, priors, training
 from vaejax.checkpoint import Run
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
-from vaejax.models import create_model, linear
+from vaejax.models import linear
 from vaejax.priors import Mixture
 from vaejax.training import Fitted
 
@@ -49,7 +49,7 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
       sounds: of the run; without them there is no PCA of them.
     """
     config, (params, fitted, prior, _) = run.config, run.instrument
-    latent_dim = config.model.latent_dim
+    latent_dim = config.latent_dim
     start = training.create_state(config, fitted.linear.condition_dim).params
     systems = [
         System(TRUE, "the sounds' own magnitudes: what phase recovery costs", (), _same),
@@ -107,7 +107,7 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
       The linear path; the density of the latent_dim first coordinates, each in units of the root
       of its eigenvalue, with as many components as the held-out sounds prefer; and how many sounds.
     """
-    latent_dim = config.model.latent_dim
+    latent_dim = config.latent_dim
     rows = sounds.train_rows
     if len(rows) > MAX_PCA_CLIPS:
         rng = np.random.default_rng(config.train.seed)
@@ -117,7 +117,7 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
     def spectrograms(clips, lengths, facts, rows):
         def one(pcm, length):
             waveform = training.raw_clip(pcm, length, config)
-            return training.spectrogram_of(waveform, fitted.statistics, config)
+            return features.x_of(waveform, fitted.statistics, config)
 
         return jax.vmap(one)(clips, lengths)
 
@@ -152,9 +152,9 @@ def _same(arrays, x, facts):
 
 def _rebuild(arrays, x, facts, config: Config):
     params, fitted, _ = arrays
-    model, told = create_model(config), training.condition_of(facts, fitted, config)
-    mean, _ = model.apply({"params": params}, x, told, fitted.linear, method="encode")
-    return model.apply({"params": params}, mean, told, fitted.linear, method="decode")
+    told = training.condition_of(facts, fitted, config)
+    mean, _ = models.encode(params, x, told, fitted.linear, config=config)
+    return models.decode(params, mean, told, fitted.linear, config=config)
 
 
 def _draw(arrays, key, config: Config):
@@ -162,8 +162,7 @@ def _draw(arrays, key, config: Config):
     params, fitted, prior = arrays
     z, _ = priors.draw(key, prior, temperature=1.0)
     nothing = jnp.zeros(fitted.linear.condition_dim)
-    model = create_model(config)
-    return model.apply({"params": params}, z, nothing, fitted.linear, method="decode")
+    return models.decode(params, z, nothing, fitted.linear, config=config)
 
 
 def _project(path, x, facts, latent_dim: int):

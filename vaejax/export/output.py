@@ -156,7 +156,7 @@ def write_sounds(
             ) as sheet,
             tqdm(total=plan.num, unit="sound", dynamic_ncols=True) as bar,
         ):
-            latents.write(_npy_header(plan.num, config.model.latent_dim))
+            latents.write(_npy_header(plan.num, config.latent_dim))
             try:
                 with (
                     SoundWriter(mastering.sample_rate, subtype=files.subtype) as writer,
@@ -215,10 +215,10 @@ def write_sounds(
                 # What is complete stays usable: the manifest and the sheet are finished too.
                 stopped = interrupt
             # Fewer than asked for: interrupted, or no more were found.
-            rows_written = latents.tell() - len(_npy_header(plan.num, config.model.latent_dim))
-            rows_written //= 4 * config.model.latent_dim
+            rows_written = latents.tell() - len(_npy_header(plan.num, config.latent_dim))
+            rows_written //= 4 * config.latent_dim
             latents.seek(0)
-            latents.write(_npy_header(rows_written, config.model.latent_dim))
+            latents.write(_npy_header(rows_written, config.latent_dim))
         os.replace(latents_path, out / LATENTS)
     except BaseException as error:
         latents_path.unlink(missing_ok=True)

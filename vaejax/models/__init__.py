@@ -1,23 +1,48 @@
-"""Single-example encoders and decoders (Flax linen)."""
+"""Single-example encoders and decoders (Flax linen), chosen by `model.kind`.
+
+Every model has two methods: encode(x, condition, linear) -> mean, logvar of the posterior, and
+decode(z, condition, linear) -> mean of the likelihood.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 
 from vaejax.config import Config
-from vaejax.models.conv1d import VAE
+from vaejax.models import conv1d, linear
+from vaejax.models.linear import Linear
+
+MODELS: dict[str, Callable[[Config], nn.Module]] = {"conv1d": conv1d.create}
 
 
-def create_model(config: Config) -> VAE:
+def create_model(config: Config) -> nn.Module:
     """The model that a config describes."""
-    return VAE(
-        num_frames=config.num_frames,
-        num_bins=config.features.num_bins,
-        latent_dim=config.model.latent_dim,
-        width=config.model.width,
-        num_stages=config.model.num_stages,
-        num_blocks=config.model.num_blocks,
-        kernel_size=config.model.kernel_size,
-        num_directions=config.model.num_directions,
-        dense_width=config.model.dense_width,
-        dense_depth=config.model.dense_depth,
-        dtype=jnp.dtype(config.model.compute_dtype),
-    )
+    return MODELS[config.model.kind](config)
+
+
+def flat_path(config: Config, condition_dim: int = 0) -> Linear:
+    """The linear path that adds nothing, in the sizes of a config."""
+    return linear.flat(config.shape, config.model.num_directions, condition_dim)
+
+
+def init(key, config: Config, condition_dim: int = 0) -> Any:
+    """Weights of a model that is told `condition_dim` numbers."""
+    x, condition = jnp.zeros(config.shape), jnp.zeros(condition_dim)
+    path = flat_path(config, condition_dim)
+    return create_model(config).init(key, x, condition, path)["params"]
+
+
+def encode(params, x, condition, linear: Linear, *, config: Config):
+    """Posterior mean and logvar, [latent_dim] each, of x [*config.shape] of which the model is
+    told condition [condition_dim]; zeros for nothing."""
+    variables = {"params": params["vae"]}
+    return create_model(config).apply(variables, x, condition, linear, method="encode")
+
+
+def decode(params, z, condition, linear: Linear, *, config: Config) -> Any:
+    """Mean of the likelihood [*config.shape] of a latent [latent_dim] under a condition
+    [condition_dim]."""
+    variables = {"params": params["vae"]}
+    return create_model(config).apply(variables, z, condition, linear, method="decode")

@@ -1,8 +1,9 @@
 """A residual 1-D convolutional VAE over time, with frequency bins as channels.
 
-One clip in, one clip out: [num_frames, num_bins], no batch axis. Encoder and decoder add
-corrections, zero at the start, to a linear path fitted beforehand (`models.linear`), so that step 0
-is probabilistic PCA. There are two kinds of corrections:
+One clip in, one clip out: [num_frames, num_bins], no batch axis. Where the representation has
+channels of its own, [num_frames, num_bins, num_channels], bins and channels are one axis here.
+Encoder and decoder add corrections, zero at the start, to a linear path fitted beforehand
+(`models.linear`), so that step 0 is probabilistic PCA. There are two kinds of corrections:
 
 - dense: between z and the coordinates along some hundred principal directions, most of which z has
   no dimension for. It bends the plane of PCA into a surface, and learns in a few hundred steps;
@@ -12,11 +13,13 @@ Corrections are measured in the units of the linear path's own uncertainty: the 
 deviation for the latent mean, the likelihood's for the spectrogram.
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vaejax.config import Config
 from vaejax.models import linear as linear_path
 from vaejax.models.linear import Linear
 
@@ -113,10 +116,10 @@ class Decoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """Encoder, decoder and likelihood scale around a linear path that is passed in, not trained."""
+    """Encoder and decoder around a linear path that is passed in, not trained."""
 
-    num_frames: int
-    num_bins: int
+    shape: tuple[int, ...]
+    """Of x, [num_frames, num_bins] or [num_frames, num_bins, num_channels]."""
     latent_dim: int
     width: int
     num_stages: int
@@ -128,41 +131,52 @@ class VAE(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        """Builds the halves; sigma starts at the linear path's."""
-        shape = (self.width, self.num_stages, self.num_blocks, self.kernel_size, self.dtype)
-        self.encoder = Encoder(self.latent_dim, *shape)
-        self.decoder = Decoder(self.num_frames, self.num_bins, *shape)
+        """Builds the halves."""
+        sizes = (self.width, self.num_stages, self.num_blocks, self.kernel_size, self.dtype)
+        self.encoder = Encoder(self.latent_dim, *sizes)
+        self.decoder = Decoder(self.shape[0], math.prod(self.shape[1:]), *sizes)
         dense = (self.dense_width, self.dense_depth)
         self.dense_encoder = Dense(*dense, 2 * self.latent_dim, self.dtype)
         self.dense_decoder = Dense(*dense, self.num_directions, self.dtype)
-        self.log_sigma_offset = self.param("log_sigma_offset", nn.initializers.zeros, ())
 
     def encode(self, x, condition, linear: Linear):
-        """Spectrogram [num_frames, num_bins] and condition [condition_dim] -> posterior mean and
-        logvar, [latent_dim] each."""
+        """x [*shape] and condition [condition_dim] -> posterior mean and logvar, [latent_dim]
+        each."""
         coordinates = linear_path.coordinates(linear, x, condition)
         mean, logvar = linear_path.posterior(linear, coordinates, latent_dim=self.latent_dim)
         unit = linear_path.unit(linear, latent_dim=self.latent_dim)
         told = jnp.concatenate([coordinates / unit, condition])
         dense_mean, dense_logvar = jnp.split(self.dense_encoder(told), 2)
-        conv_mean, conv_logvar = self.encoder(x - linear.loc)
+        conv_mean, conv_logvar = self.encoder((x - linear.loc).reshape(self.shape[0], -1))
         sigma = jnp.exp(0.5 * logvar)
         return mean + sigma * (dense_mean + conv_mean), logvar + dense_logvar + conv_logvar
 
     def decode(self, z, condition, linear: Linear):
-        """Latent [latent_dim] and condition [condition_dim] -> mean of the likelihood,
-        [num_frames, num_bins]."""
+        """Latent [latent_dim] and condition [condition_dim] -> mean of the likelihood, [*shape]."""
         unit = linear_path.unit(linear, latent_dim=self.latent_dim)
         told = jnp.concatenate([z, condition])
         coordinates = linear_path.likelihood_coordinates(linear, z)
         coordinates += linear_path.offset(linear, condition) + unit * self.dense_decoder(told)
-        return linear_path.at(linear, coordinates) + jnp.sqrt(linear.noise) * self.decoder(told)
-
-    def log_sigma(self, linear: Linear):
-        """Log standard deviation of the likelihood, one for all values."""
-        return 0.5 * jnp.log(linear.noise) + self.log_sigma_offset
+        correction = self.decoder(told).reshape(self.shape)
+        return linear_path.at(linear, coordinates) + jnp.sqrt(linear.noise) * correction
 
     def __call__(self, x, condition, linear: Linear):
         """Touches every parameter, for `init`."""
         mean, _ = self.encode(x, condition, linear)
-        return self.decode(mean, condition, linear), self.log_sigma(linear)
+        return self.decode(mean, condition, linear)
+
+
+def create(config: Config) -> VAE:
+    """The model that a config describes."""
+    return VAE(
+        shape=config.shape,
+        latent_dim=config.model.latent_dim,
+        width=config.model.width,
+        num_stages=config.model.num_stages,
+        num_blocks=config.model.num_blocks,
+        kernel_size=config.model.kernel_size,
+        num_directions=config.model.num_directions,
+        dense_width=config.model.dense_width,
+        dense_depth=config.model.dense_depth,
+        dtype=jnp.dtype(config.model.compute_dtype),
+    )

@@ -16,6 +16,7 @@ that z has for itself, some more principal directions are kept: a nonlinear deco
 sound's coordinates along them from z, and an encoder reads them.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -30,9 +31,9 @@ class Linear(NamedTuple):
     """A fitted linear path. All float32."""
 
     loc: jax.Array
-    """[num_frames, num_bins], mean of the spectrograms."""
+    """[num_frames, ...], mean of what the model sees."""
     directions: jax.Array
-    """[num_directions, num_frames, num_bins], orthonormal u_i, the latent_dim first ones being the
+    """[num_directions, num_frames, ...], orthonormal u_i, the latent_dim first ones being the
     columns of U; zeros where the clips have no further direction."""
     eigenvalues: jax.Array
     """[num_directions], l_i, falling; the latent_dim first ones are never below sigma^2."""
@@ -47,11 +48,11 @@ class Linear(NamedTuple):
         return self.offsets.shape[1]
 
 
-def coordinates(linear: Linear, spectrogram, condition):
-    """Coordinates [num_directions] of a spectrogram [num_frames, num_bins], from where its
-    condition [condition_dim] puts it."""
+def coordinates(linear: Linear, x, condition):
+    """Coordinates [num_directions] of x [num_frames, ...], from where its condition
+    [condition_dim] puts it."""
     found = jnp.tensordot(
-        linear.directions, spectrogram - linear.loc, 2, precision=jax.lax.Precision.HIGHEST
+        linear.directions, x - linear.loc, x.ndim, precision=jax.lax.Precision.HIGHEST
     )
     return found - offset(linear, condition)
 
@@ -62,7 +63,7 @@ def offset(linear: Linear, condition):
 
 
 def at(linear: Linear, coordinates):
-    """The spectrogram [num_frames, num_bins] at some coordinates [num_directions]."""
+    """The x [num_frames, ...] at some coordinates [num_directions]."""
     return linear.loc + jnp.tensordot(
         coordinates, linear.directions, 1, precision=jax.lax.Precision.HIGHEST
     )
@@ -77,7 +78,7 @@ def posterior(linear: Linear, coordinates, *, latent_dim: int):
 
 
 def likelihood_coordinates(linear: Linear, z):
-    """Coordinates [num_directions] of the spectrogram that z [latent_dim] stands for, from where
+    """Coordinates [num_directions] of the x that z [latent_dim] stands for, from where
     its condition puts it."""
     scale = jnp.sqrt(linear.eigenvalues[: z.shape[0]] - linear.noise)
     return jnp.pad(scale * z, (0, linear.eigenvalues.shape[0] - z.shape[0]))
@@ -88,11 +89,11 @@ def unit(linear: Linear, *, latent_dim: int):
     return jnp.sqrt(linear.eigenvalues[latent_dim - 1])
 
 
-def flat(num_frames, num_bins, num_directions, condition_dim=0) -> Linear:
+def flat(shape: tuple[int, ...], num_directions: int, condition_dim: int = 0) -> Linear:
     """A linear path that adds nothing: prior as posterior, zero as mean, unit noise."""
     return Linear(
-        loc=jnp.zeros((num_frames, num_bins)),
-        directions=jnp.zeros((num_directions, num_frames, num_bins)),
+        loc=jnp.zeros(shape),
+        directions=jnp.zeros((num_directions, *shape)),
         eigenvalues=jnp.ones(num_directions),
         noise=jnp.ones(()),
         offsets=jnp.zeros((num_directions, condition_dim)),
@@ -100,21 +101,21 @@ def flat(num_frames, num_bins, num_directions, condition_dim=0) -> Linear:
 
 
 @jax.jit
-def _gram(spectrograms):
-    rows = spectrograms.reshape(len(spectrograms), -1)
+def _gram(x):
+    rows = x.reshape(len(x), -1)
     # HIGHEST: the small eigenvalues are differences of large sums, and TF32 or bfloat16 products
     # (the default on GPU and TPU) would drown them.
-    return jnp.dot(rows, rows.T, precision=jax.lax.Precision.HIGHEST), jnp.mean(spectrograms, 0)
+    return jnp.dot(rows, rows.T, precision=jax.lax.Precision.HIGHEST), jnp.mean(x, 0)
 
 
-def fit(spectrograms, conditions, *, latent_dim: int, num_directions: int) -> Linear:
-    """Fits probabilistic PCA to a set of spectrograms by the Gram matrix.
+def fit(x, conditions, *, latent_dim: int, num_directions: int) -> Linear:
+    """Fits probabilistic PCA to a set of sounds by the Gram matrix.
 
     The number of clips is far below the number of values, so the eigenvectors of the clips' Gram
     matrix are found first and mapped back: two matrix products over the data in all.
 
     Args:
-      spectrograms: [num_clips, num_frames, num_bins] float32.
+      x: [num_clips, num_frames, ...] float32, as the model sees them.
       conditions: [num_clips, condition_dim].
       latent_dim: dimensions of z.
       num_directions: principal directions kept, latent_dim or more; those beyond the rank of the
@@ -123,8 +124,8 @@ def fit(spectrograms, conditions, *, latent_dim: int, num_directions: int) -> Li
     Returns:
       The fitted path.
     """
-    num_clips, num_frames, num_bins = spectrograms.shape
-    gram, loc = _gram(spectrograms)
+    num_clips, num_values = len(x), math.prod(x.shape[1:])
+    gram, loc = _gram(x)
     # Centre the Gram matrix, not the data: a second copy of the data may not fit.
     row = jnp.mean(gram, 1)
     gram = gram - row[:, None] - row[None, :] + jnp.mean(row)
@@ -134,11 +135,11 @@ def fit(spectrograms, conditions, *, latent_dim: int, num_directions: int) -> Li
 
     total = jnp.sum(values)
     kept = min(latent_dim, num_clips - 1)
-    left_out = num_frames * num_bins - latent_dim
+    left_out = num_values - latent_dim
     # At least a millionth of the variance per value: a set that PCA rebuilds without error would
     # otherwise make the likelihood infinite.
     noise = jnp.maximum(
-        (total - jnp.sum(values[:kept])) / left_out, 1e-6 * total / (num_frames * num_bins) + 1e-12
+        (total - jnp.sum(values[:kept])) / left_out, 1e-6 * total / num_values + 1e-12
     )
     # u_i = X' v_i / sqrt(num_clips l_i); centred already, because v_i is orthogonal to 1. What is
     # a rounding error beside the largest has no direction of its own.
@@ -147,14 +148,14 @@ def fit(spectrograms, conditions, *, latent_dim: int, num_directions: int) -> Li
     is_real = top > 1e-6 * values[0]
     scale = jnp.where(is_real, 1.0 / jnp.sqrt(num_clips * jnp.where(is_real, top, 1.0)), 0.0)
     directions = jnp.einsum(
-        "nz,ntf->ztf",
+        "nz,n...->z...",
         vectors[:, :found] * scale,
-        spectrograms,
+        x,
         precision=jax.lax.Precision.HIGHEST,
     )
     missing = num_directions - found
     eigenvalues = jnp.pad(jnp.where(is_real, top, 0.0), (0, missing))
-    directions = jnp.pad(directions, ((0, missing), (0, 0), (0, 0)))
+    directions = jnp.pad(directions, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
     offsets = jnp.zeros((num_directions, conditions.shape[1]))
     if conditions.shape[1]:
         # Coordinates of the clips along the directions, as the Gram matrix has them already.
@@ -167,7 +168,7 @@ def fit(spectrograms, conditions, *, latent_dim: int, num_directions: int) -> Li
         explained = jnp.sum(top) - jnp.sum(eigenvalues)
         noise = jnp.maximum(
             (total - explained - jnp.sum(eigenvalues[:kept])) / left_out,
-            1e-6 * total / (num_frames * num_bins) + 1e-12,
+            1e-6 * total / num_values + 1e-12,
         )
     is_latent = jnp.arange(num_directions) < latent_dim
     return Linear(
