@@ -58,7 +58,8 @@ class Options:
     temperature: float | None = None
     """Spread of the draws, 1 by default; below 1 nearer to what is typical, above 1 stranger."""
     prior: Literal["aggregate", "standard"] = "aggregate"
-    """`aggregate`: where the training sounds lie in the latent; `standard`: N(0, I)."""
+    """`aggregate`: where the training sounds lie in the latent; `standard`: the objective's own
+    prior, N(0, I) unless it was learned."""
     label: str | None = None
     """Draw from the region of the training sounds of this folder."""
     pitch: str | None = None
@@ -285,7 +286,9 @@ def sample(options: Options) -> None:
         if problem := _files_problem(options):
             raise ValueError(problem)
     if options.prior == "aggregate" and not run.has_fitted_prior:
-        print("this run was not finished: drawing from N(0, I) until it is", file=sys.stderr)
+        prior = run.config.objective.prior
+        own = "N(0, I)" if prior == "standard" else f"its objective's prior ({prior})"
+        print(f"this run was not finished: drawing from {own} until it is", file=sys.stderr)
     plan = _plan(run, options, original)
     run = _with_sound(run, options)
     made = output.write_sounds(

@@ -148,7 +148,7 @@ def train(config: Config, workdir: Path) -> None:
             reached = {"step": at, **values}
         else:
             reached = best
-        board.advice(at, diagnostics.advice(at, values, reached, config.latent_dim))
+        board.advice(at, diagnostics.advice(at, values, reached, config))
         return reached
 
     held_out: dict[str, float] = {}
@@ -193,7 +193,9 @@ def train(config: Config, workdir: Path) -> None:
                 clips = len(pending) * steps_in * config.train.batch_size
                 values = tensorboard.scalar_values(mean)
                 values["clips_per_second"] = clips / (now - clock - pause)
-                values["active_units"] = diagnostics.active_units(mean["mean_variance"])
+                values["active_units"] = diagnostics.active_units(
+                    mean["mean_variance"], mean["variance"]
+                )
                 clock, pause, pending = now, 0.0, []
                 record("train", step, values)
                 board.latent("train", step, {"kl_per_dim": mean["kl_per_dim"]})
@@ -202,9 +204,7 @@ def train(config: Config, workdir: Path) -> None:
             begun = time.perf_counter()
             if step % config.train.eval_every_steps == 0 or is_last:
                 best = measure(step)
-                warning = diagnostics.collapse_warning(
-                    held_out["kl"], int(held_out["active_units"]), config.latent_dim
-                )
+                warning = diagnostics.collapse_warning(held_out, config)
                 if warning:
                     tqdm.write(f"warning: {warning}")
             if step % config.train.save_every_steps == 0 or is_last:

@@ -23,7 +23,7 @@ def measure(root: str) -> dict[str, float | list[float]]:
         del sys.modules[name]
     sys.path.insert(0, root)
     from vaejax import features, objectives, training
-    from vaejax.config import Config, Data, Features, Model
+    from vaejax.config import Config, Data, Features, Model, Objective
     from vaejax.models import create_model, linear
 
     assert objectives.__file__.startswith(root), objectives.__file__
@@ -63,19 +63,21 @@ def measure(root: str) -> dict[str, float | list[float]]:
         lambda s: jnp.asarray(0.1 * rng.standard_normal(s.shape), s.dtype), shapes
     )
     keys = jax.random.split(jax.random.key(1), 2)
-    loss_of = partial(objectives.batch_loss, model=model, beta=1.0)
+    loss_of = partial(objectives.batch_loss, model=model, config=config, num_clips=8)
+    fitted = training.Fitted(one, path)
     (loss, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(
-        params, x[:2], conditions, path, keys
+        params, x[:2], conditions, fitted, keys
     )
     squares = [np.sum(np.square(leaf)) for leaf in jax.tree.leaves(jax.device_get(grads))]
-    betas = [float(objectives.beta_at(step, beta=1.0, warmup_steps=4)) for step in range(9)]
+    rising = Objective(beta_warmup_steps=4)
+    ramps = [float(objectives.ramp_at(step, rising)) for step in range(9)]
     return {
         "loss": float(loss),
         "kl": float(np.mean(terms["kl"])),
         "grad_norm": float(np.sqrt(sum(squares))),
         "largest_mean": float(np.max(np.abs(terms["mean"]))),
         "weights": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "betas": betas,
+        "ramps": ramps,
         "spectrogram": float(np.sum(x)),
         "magnitude": float(np.sum(magnitude)),
     }

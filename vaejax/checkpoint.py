@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaejax import conditions, priors
+from vaejax import conditions, models
 from vaejax import config as configs
 from vaejax.conditions import Vocabulary
 from vaejax.config import Config
@@ -67,7 +67,7 @@ class Run(NamedTuple):
     step: int
     """Of the weights."""
     posteriors: Posteriors | None
-    """None where the run was killed before they were stored; the prior is then N(0, I)."""
+    """None where the run was killed before they were stored; the prior is then the objective's."""
     fingerprint: str
     """Of what the sounds depend on: weights, what was fitted, and data."""
     vocabulary: Vocabulary
@@ -301,7 +301,9 @@ def load_run(workdir: str | os.PathLike) -> Run:
         instrument=Instrument(
             params=params,
             fitted=fitted,
-            prior=untold.prior if untold else priors.standard(config.latent_dim),
+            prior=untold.prior
+            if untold
+            else models.prior_density(params, fitted.linear, config=config),
             embedding=embedding,
         ),
         data=data,

@@ -11,10 +11,11 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+Likelihood = Literal["gaussian", "laplace", "student_t", "von_mises", "multi_resolution_stft"]
 Inversion = Literal["auto", "pghi", "spsi", "derivative", "peaks", "griffin_lim", "zero"]
 
 
@@ -148,12 +149,59 @@ class Condition:
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the terms of the negative ELBO."""
+    """What is minimised: by default the negative ELBO. Names are those of `objectives.py`."""
 
     beta: float = 1.0
     """Weight of the KL term; 1 is the evidence lower bound."""
+    schedule: Literal["linear", "cyclical"] = "linear"
+    """How the weight grows: `linear` from 0 over beta_warmup_steps, once; `cyclical` again and
+    again, every beta_cycle_steps (Fu et al. 2019)."""
     beta_warmup_steps: int = 0
-    """Steps over which the weight grows from 0 to beta."""
+    """Steps over which the weight grows from 0 to beta (of `capacity`: the nats asked for)."""
+    beta_cycle_steps: int = 0
+    """Steps of a cycle of `cyclical`, the rise included."""
+    bound: Literal["elbo", "iwae", "dreg"] = "elbo"
+    """`elbo`; `iwae`, tighter, of num_draws draws per sound (Burda et al. 2016); `dreg`, the same
+    with a gradient for the encoder that does not fade (Tucker et al. 2019)."""
+    num_draws: int = 8
+    """Draws of z per sound of `iwae` and `dreg`, each of which is decoded."""
+    likelihood: Likelihood = "gaussian"
+    """p(x|z). `laplace` and `student_t` forgive large errors; `von_mises` is for the channels that
+    are angles, beside a Gaussian for the others; `multi_resolution_stft` compares sounds, not x."""
+    sigma: Literal["shared", "per_bin", "optimal", "fixed"] = "shared"
+    """Its scale: learned, one for all values or one per bin; the best one of each sound in closed
+    form (Rybkin et al. 2021); or fixed_sigma."""
+    fixed_sigma: float = 1.0
+    """Of `fixed`, in units of x, whose standard deviation is 1."""
+    degrees_of_freedom: float = 4.0
+    """Of `student_t`; the more, the nearer to a Gaussian."""
+    prior: Literal["standard", "mixture", "vampprior", "hierarchical"] = "standard"
+    """p(z): N(0, I); or learned: a Gaussian mixture, the posteriors of learned pseudo-inputs
+    (Tomczak & Welling 2018), or a second level of latents above z (Burda et al. 2016)."""
+    prior_components: int = 64
+    """Gaussians of `mixture`, pseudo-inputs of `vampprior`."""
+    top_dim: int = 8
+    """Dimensions of the level above z of `hierarchical`."""
+    posterior: Literal["gaussian", "flow"] = "gaussian"
+    """q(z|x): a Gaussian with a diagonal covariance, or that bent by coupling layers (Dinh et al.
+    2017)."""
+    flow_layers: int = 4
+    """Coupling layers of `flow`."""
+    latent_width: int = 64
+    """Hidden units of the perceptrons of `hierarchical` and `flow`."""
+    regularizer: Literal["kl", "free_bits", "capacity", "tc", "mmd"] = "kl"
+    """What stands beside the reconstruction: beta KL; the same where each dimension has
+    `free_bits` for nothing (Kingma et al. 2016); beta times how far KL is from `capacity` (Burgess
+    et al. 2018); beta KL and tc_weight times the total correlation of z (Chen et al. 2018); beta KL
+    and mmd_weight times the maximum mean discrepancy between q(z) and p(z) (Zhao et al. 2019)."""
+    free_bits: float = 0.25
+    """Nats per dimension of z that `free_bits` does not charge for."""
+    capacity: float = 100.0
+    """Nats per sound that `capacity` holds KL at."""
+    tc_weight: float = 5.0
+    """Of `tc`; the beta of Chen et al. is this plus `beta`."""
+    mmd_weight: float = 1000.0
+    """Of `mmd`, in nats."""
 
 
 @dataclass(frozen=True)
@@ -290,6 +338,13 @@ POSITIVE = (
     "model.num_directions",
     "model.dense_width",
     "model.dense_depth",
+    "objective.num_draws",
+    "objective.fixed_sigma",
+    "objective.degrees_of_freedom",
+    "objective.prior_components",
+    "objective.top_dim",
+    "objective.flow_layers",
+    "objective.latent_width",
     "train.num_steps",
     "train.batch_size",
     "train.steps_per_dispatch",
@@ -311,6 +366,11 @@ NOT_NEGATIVE = (
     "model.ppca_clips",
     "objective.beta",
     "objective.beta_warmup_steps",
+    "objective.beta_cycle_steps",
+    "objective.free_bits",
+    "objective.capacity",
+    "objective.tc_weight",
+    "objective.mmd_weight",
     "train.seed",
     "train.warmup_steps",
     "train.weight_decay",
@@ -332,6 +392,7 @@ def check(config: Config) -> None:
         if not holds:
             raise ValueError(message)
 
+    _check_names(config)
     for name in POSITIVE:
         value = get(config, name)
         require(value > 0, f"{name}={value} must be greater than 0")
@@ -420,6 +481,7 @@ def check(config: Config) -> None:
         f"model.ppca_clips={model.ppca_clips} must exceed model.num_directions="
         f"{model.num_directions}; try {4 * model.num_directions}",
     )
+    _check_objective(config)
     for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):
         value = getattr(train, name)
         require(
@@ -432,6 +494,64 @@ def check(config: Config) -> None:
         train.num_steps * train.batch_size < 2**32,
         f"train.num_steps={train.num_steps} x train.batch_size={train.batch_size} must stay below "
         "2^32 clips",
+    )
+
+
+def _check_names(config: Config) -> None:
+    """Refuses a name that is none of those that a field can have, from wherever it came."""
+    for section in dataclasses.fields(config):
+        values = getattr(config, section.name)
+        for name, hint in get_type_hints(type(values)).items():
+            value = getattr(values, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                known = ", ".join(get_args(hint))
+                raise ValueError(f"{section.name}.{name}={value!r} is none of: {known}")
+
+
+def _check_objective(config: Config) -> None:
+    objective = config.objective
+
+    def require(holds: bool, message: str) -> None:
+        if not holds:
+            raise ValueError(message)
+
+    require(
+        objective.schedule != "cyclical"
+        or 0 < objective.beta_warmup_steps <= objective.beta_cycle_steps,
+        f"objective.schedule=cyclical needs a rise within each cycle, but beta_warmup_steps="
+        f"{objective.beta_warmup_steps} and beta_cycle_steps={objective.beta_cycle_steps}; try "
+        f"{config.train.num_steps // 8} and {config.train.num_steps // 4}",
+    )
+    if objective.bound != "elbo":
+        require(
+            objective.regularizer == "kl",
+            f"objective.bound={objective.bound} has no room for objective.regularizer="
+            f"{objective.regularizer}; leave it at kl, or take the bound elbo",
+        )
+    require(
+        objective.bound != "dreg" or objective.prior != "hierarchical",
+        "objective.bound=dreg is for one level of latents; with objective.prior=hierarchical, take "
+        "iwae",
+    )
+    require(
+        objective.regularizer != "tc" or objective.posterior == "gaussian",
+        "objective.regularizer=tc needs the density of one dimension at a time, which "
+        "objective.posterior=flow does not have; take gaussian",
+    )
+    require(
+        objective.sigma != "optimal" or objective.likelihood in ("gaussian", "laplace"),
+        f"objective.sigma=optimal is in closed form for gaussian and laplace, not for "
+        f"objective.likelihood={objective.likelihood}; take shared",
+    )
+    require(
+        objective.sigma != "per_bin" or objective.likelihood != "multi_resolution_stft",
+        "objective.likelihood=multi_resolution_stft is one distance, without bins; take "
+        "objective.sigma=shared",
+    )
+    require(
+        objective.prior != "hierarchical" or objective.top_dim <= config.latent_dim,
+        f"objective.top_dim={objective.top_dim} must be at most the {config.latent_dim} dimensions "
+        "of z",
     )
 
 

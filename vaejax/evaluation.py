@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import diagnostics, generate, metrics, priors, training
+from vaejax import diagnostics, generate, metrics, objectives, priors, training
 from vaejax.checkpoint import Aggregate, Posteriors
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
@@ -46,7 +46,8 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
 
     Returns:
       evaluate(params) -> (values, latent, pairs, draws). values: loss, recon, kl in nats per
-      sound, active_units, and mel_l1_db and lsd_db of the audio after inversion; latent:
+      sound, the figures of `diagnostics.latent_figures` and of `diagnostics.explained`, and
+      mel_l1_db and lsd_db of the audio after inversion; latent:
       kl_per_dim [latent_dim], and the posteriors' mean and std [num, latent_dim]; pairs: the same
       few sounds and their reconstructions, [num, num_samples] each; draws: a few new sounds [num,
       num_samples], from a Gaussian fitted to the held-out posteriors.
@@ -66,6 +67,14 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
             return generate.decode(params, fitted, z, told, config=config)[0]
 
         return jax.vmap(one)(latents, facts)
+
+    @jax.jit
+    def loss_of(terms):
+        """Of all held-out sounds as one batch, at the full weights."""
+        loss, terms = objectives.loss_of(
+            terms, objective=config.objective, ramp=1.0, num_clips=len(rows)
+        )
+        return loss, {k: jnp.mean(terms[k]) for k in objectives.BATCH_TERMS if k in terms}
 
     def sounds_of(params, latents, facts):
         """[num, num_samples] of latents [num, latent_dim] and facts [num, num_facts], by one
@@ -95,20 +104,23 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
     def evaluate(params):
         measured = over_rows(partial(terms, params, fitted), sounds, rows)
         clips, lengths, facts = sounds.read(audio_rows)
-        outputs = sounds_of(params, measured["mean"][: len(audio_rows)], facts)
+        means, variances = measured["moments"]
+        outputs = sounds_of(params, means[: len(audio_rows)], facts)
         rebuilt = jax.tree.map(np.asarray, compare(clips, lengths, outputs))
-        recon, kl = measured["recon"].mean(), measured["kl"].mean()
+        errors = measured.pop("errors")
+        loss, batch_terms = jax.tree.map(float, loss_of(measured))
         values = {
-            "loss": float(recon + config.objective.beta * kl),
-            "recon": float(recon),
-            "kl": float(kl),
-            "active_units": diagnostics.active_units(measured["mean"].var(0)),
+            "loss": loss,
+            "recon": float(measured["recon"].mean()),
+            "kl": float(measured["kl"].mean()),
+            **batch_terms,
+            **diagnostics.latent_figures(params, measured, config),
+            **diagnostics.explained(errors, config),
             "mel_l1_db": float(rebuilt["mel_l1_db"].mean()),
             "lsd_db": float(rebuilt["lsd_db"].mean()),
         }
         few = config.train.board_clips
         pairs = rebuilt["input"][:few], rebuilt["output"][:few]
-        means, variances = measured["mean"], np.exp(measured["logvar"])
         prior = priors.fit(means, variances, means, max_components=1, seed=0)
         eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
         drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T

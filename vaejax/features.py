@@ -44,6 +44,10 @@ class Representation(NamedTuple):
     and how far its STFT magnitude is from the one that was asked for, [] dB."""
     magnitude: Callable
     """values -> STFT magnitude [num_frames, num_bins] >= 0, in units of a full-scale sine."""
+    angles: tuple[int, ...] = ()
+    """Channels (of the last axis) that are angles in half turns, radians / pi, not standardised."""
+    has_phase: bool = False
+    """Whether the values carry the phase, so that `synthesise` needs no phase recovery."""
 
 
 def create(config: configs.Config) -> Representation:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import encoding, generate, paths, priors
+from vaejax import encoding, generate, models, paths, priors
 from vaejax.checkpoint import Posteriors, Run
 from vaejax.data import files
 from vaejax.matching import make_match
@@ -81,10 +81,12 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
 
 
 def prior_density(run: Run, prior: str) -> Mixture:
-    """The density of `aggregate` (N(0, I) while the run is unfinished) or of `standard`."""
+    """The density of `aggregate`, or of `standard`: the objective's own p(z), which is N(0, I)
+    unless it was learned, and stands for the other while the run is unfinished."""
     if prior == "aggregate":
         return run.instrument.prior
-    return priors.standard(run.config.latent_dim)
+    params, fitted = run.instrument.params, run.instrument.fitted
+    return models.prior_density(params, fitted.linear, config=run.config)
 
 
 def label_density(run: Run, label: str) -> Mixture:

@@ -44,7 +44,8 @@ class Synthesizer(Run):
           key: as of `jax.random.key`; sound i is a function of (run, key, i) and of the options.
           num: sounds, at least 1.
           temperature: spread of the draws, >= 0; below 1 nearer to what is typical.
-          prior: `aggregate`, where the training sounds lie, or `standard`, N(0, I).
+          prior: `aggregate`, where the training sounds lie, or `standard`, the objective's own,
+            N(0, I) unless it was learned.
           label: draw from the region of the training sounds of this folder instead; a model that
             is told labels is told it.
           pitch: MIDI number that the model is told, if it is one that is told pitches.

@@ -41,7 +41,7 @@ GUIDE = """
 **loss** is *recon* + beta x *kl*, in nats per sound; lower is better. It may be negative.
 
 - **recon**: how badly the rebuilt spectrogram fits the original.
-- **kl**: what the latent costs: how far the posteriors of the sounds are from N(0, I).
+- **kl**: what the latent costs: how far the posteriors of the sounds are from the prior.
 - **held_out/mel_l1_db**: the same sounds as audio, in dB between original and reconstruction, after
   the phase was recovered. The figure to judge by.
 - **train/...** are of the training step, **held_out/...** of sounds that are never trained on,
@@ -49,9 +49,15 @@ GUIDE = """
 
 **Collapse** is the failure to look out for: the decoder stops listening to the latent, and every
 draw becomes the same average sound. You see it in *kl* near 0, in bars at 0 under
-*held_out/kl_per_dim*, in *active_units* far below the dimensions of z, and in new sounds that are
-all alike. Lower `--objective.beta`, let it grow slowly with `--objective.beta_warmup_steps`, or
-take fewer dimensions with `--model.latent_dim`.
+*held_out/kl_per_dim*, in *active_units* far below the dimensions of z, in *mutual_information* near
+0, and in new sounds that are all alike. Lower `--objective.beta`, let it grow slowly with
+`--objective.beta_warmup_steps`, or take fewer dimensions with `--model.latent_dim`.
+
+- **held_out/mutual_information** and **held_out/marginal_kl** are the two parts of *kl*: what z
+  says of a sound, in nats (an estimate, at most the logarithm of the number of held-out sounds),
+  and how far all posteriors together are from the prior.
+- **held_out/explained**: share of the variance around the mean sound that is rebuilt; beside it
+  **held_out/explained_by_pca**, with as many dimensions.
 
 **Overfitting** is the other: *held_out/loss* rises while *train/loss* falls. The best weights are
 kept, so nothing is lost but time; more sounds help, or stronger `--augment` settings.

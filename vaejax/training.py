@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax import conditions, features, models, objectives
+from vaejax import conditions, diagnostics, features, models, objectives
 from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
 from vaejax.data.stream import Reader
 from vaejax.features import Statistics
-from vaejax.models import linear
+from vaejax.models import latent, linear
 from vaejax.models.linear import Linear
 
 # Folded into the key of a visit for what is kept back of its facts.
@@ -176,7 +176,7 @@ def create_state(config: Config, condition_dim: int = 0) -> TrainState:
     def init(key):
         params = {
             "vae": models.init(key, config, condition_dim),
-            "likelihood": objectives.init_likelihood(),
+            **objectives.init(jax.random.fold_in(key, 1), config),
         }
         return TrainState(
             step=jnp.zeros((), jnp.int32),
@@ -190,7 +190,15 @@ def create_state(config: Config, condition_dim: int = 0) -> TrainState:
 
 
 def train_step(
-    state: TrainState, fitted: Fitted, clips, lengths, facts, positions, *, config: Config
+    state: TrainState,
+    fitted: Fitted,
+    clips,
+    lengths,
+    facts,
+    positions,
+    *,
+    config: Config,
+    num_clips: int,
 ):
     """One update.
 
@@ -199,11 +207,13 @@ def train_step(
       lengths: [batch] int32.
       facts: [batch, num_facts], what is known of them.
       positions: [batch] uint32, `batches.positions_at(state.step)`.
+      num_clips: training clips that the batch is drawn from.
 
     Returns:
-      The next state, and metrics, all float32: loss, recon and kl in nats per example, beta, sigma
-      (of the likelihood, in spectrogram units), grad_norm, learning_rate, kl_per_dim [latent_dim]
-      and mean_variance [latent_dim] (of the posterior means over the batch).
+      The next state, and metrics, all float32: loss, recon and kl in nats per example, and the term
+      of `objectives.BATCH_TERMS` that is asked for, beta (as grown so far), sigma (of the
+      likelihood, in units of x), grad_norm, learning_rate, kl_per_dim [latent_dim], mean_variance
+      and variance [latent_dim] (of the posterior means over the batch, and with their variances).
     """
     model = models.create_model(config)
     visit_key = keys_of(config)[2]
@@ -215,14 +225,12 @@ def train_step(
         condition_dim=fitted.linear.condition_dim,
     )
     batch, told, keys = jax.vmap(example)(clips, lengths, facts, positions)
-    beta = objectives.beta_at(
-        state.step,
-        beta=config.objective.beta,
-        warmup_steps=config.objective.beta_warmup_steps,
+    ramp = objectives.ramp_at(state.step, config.objective)
+    loss_of = partial(
+        objectives.batch_loss, model=model, config=config, ramp=ramp, num_clips=num_clips
     )
-
-    (loss, terms), grads = jax.value_and_grad(objectives.batch_loss, has_aux=True)(
-        state.params, batch, told, fitted.linear, keys, model=model, beta=beta
+    (loss, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(
+        state.params, batch, told, fitted, keys
     )
     grad_norm = optax.global_norm(grads)
     updates, opt_state = create_optimizer(config).update(grads, state.opt_state, state.params)
@@ -238,12 +246,14 @@ def train_step(
         "loss": loss,
         "recon": jnp.mean(terms["recon"]),
         "kl": jnp.mean(terms["kl"]),
-        "beta": beta,
-        "sigma": jnp.exp(objectives.log_sigma(state.params, fitted.linear)),
+        **{name: jnp.mean(terms[name]) for name in objectives.BATCH_TERMS if name in terms},
+        "beta": config.objective.beta * ramp,
+        "sigma": jnp.mean(terms["sigma"]),
         "grad_norm": grad_norm,
         "learning_rate": learning_rate_schedule(config)(state.step),
         "kl_per_dim": jnp.mean(terms["kl_per_dim"], 0),
         "mean_variance": jnp.var(terms["mean"], 0),
+        "variance": jnp.var(terms["mean"], 0) + jnp.mean(jnp.exp(terms["logvar"]), 0),
     }
     return TrainState(state.step + 1, params, ema, opt_state, first_bad_step), metrics
 
@@ -258,7 +268,7 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
     rows = sounds.train_rows
     num_clips, batch_size = len(rows), config.train.batch_size
     order_key = keys_of(config)[1]
-    compiled = partial(train_step, config=config)
+    compiled = partial(train_step, config=config, num_clips=num_clips)
     fits = num_clips * config.pack_samples * 2 <= config.data.device_budget_mb * 2**20
 
     if not fits:
@@ -306,7 +316,8 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
       rows: [batch] int32, row of each clip in the set: its noise is drawn from (seed, row).
 
     Returns:
-      `objectives.example_terms` with a leading batch axis.
+      `objectives.example_terms` and `diagnostics.errors` with a leading batch axis, and `moments`,
+      mean and variance of the posteriors, [batch, latent_dim] each.
     """
     model = models.create_model(config)
     key = jax.random.key(config.train.seed)
@@ -315,6 +326,12 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
         x = features.x_of(raw_clip(pcm, length, config), fitted.statistics, config)
         told = condition_of(known, fitted, config)
         row_key = jax.random.fold_in(key, row)
-        return objectives.example_terms(params, x, told, fitted.linear, row_key, model=model)
+        terms = objectives.example_terms(
+            params, x, told, fitted, row_key, model=model, config=config
+        )
+        mean, logvar = latent.moments(params, terms["mean"], terms["logvar"], config)
+        rebuilt = models.decode(params, mean, told, fitted.linear, config=config)
+        errors = diagnostics.errors(x, rebuilt, told, fitted.linear, latent_dim=config.latent_dim)
+        return {**terms, "errors": errors, "moments": (mean, jnp.exp(logvar))}
 
     return jax.vmap(one)(clips, lengths, facts, rows)

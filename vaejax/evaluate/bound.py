@@ -11,7 +11,7 @@ from vaejax import evaluation, features, models, objectives, training
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate.figures import of_mean
-from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System
+from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System, linear_config
 
 
 def bounds(
@@ -23,7 +23,9 @@ def bounds(
     """
     assert system.weights is not None
     params, fitted = system.weights
-    batched = make_bound(config, 1 if system.is_exact else num_draws)
+    batched = (
+        make_bound(linear_config(config), 1) if system.is_exact else make_bound(config, num_draws)
+    )
     return evaluation.over_rows(partial(batched, params, fitted), sounds, rows)
 
 
@@ -43,9 +45,10 @@ def make_bound(config: Config, num_draws: int):
                 params,
                 x,
                 told,
-                fitted.linear,
+                fitted,
                 jax.random.fold_in(key, row),
                 model=models.create_model(config),
+                config=config,
                 num_draws=num_draws,
             )
 

@@ -5,6 +5,7 @@ model alone.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from vaejax import evaluation, features, models, priors, training
 from vaejax.checkpoint import Run
-from vaejax.config import Config
+from vaejax.config import Config, Objective
 from vaejax.data.sounds import Sounds
 from vaejax.models import linear
 from vaejax.priors import Mixture
@@ -50,7 +51,7 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
     """
     config, (params, fitted, prior, _) = run.config, run.instrument
     latent_dim = config.latent_dim
-    start = training.create_state(config, fitted.linear.condition_dim).params
+    start = training.create_state(linear_config(config), fitted.linear.condition_dim).params
     systems = [
         System(TRUE, "the sounds' own magnitudes: what phase recovery costs", (), _same),
         System(
@@ -68,8 +69,8 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
                 PPCA,
                 f"the run's linear path, step 0: pPCA-{latent_dim} of augmented training sounds",
                 (start, fitted, priors.standard(latent_dim)),
-                partial(_rebuild, config=config),
-                partial(_draw, config=config),
+                partial(_rebuild, config=linear_config(config)),
+                partial(_draw, config=linear_config(config)),
                 (start, fitted),
                 True,
             )
@@ -98,6 +99,11 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
             )
         )
     return systems
+
+
+def linear_config(config: Config) -> Config:
+    """Under which the linear path is exact: its own likelihood and prior, whatever the run has."""
+    return replace(config, objective=Objective())
 
 
 def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Linear, Mixture, int]:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax.config import Config
-from vaejax.models import conv1d, linear
+from vaejax.models import conv1d, latent, linear
 from vaejax.models.linear import Linear
+from vaejax.priors import Mixture
 
 MODELS: dict[str, Callable[[Config], nn.Module]] = {"conv1d": conv1d.create}
 
@@ -38,7 +39,13 @@ def encode(params, x, condition, linear: Linear, *, config: Config):
     """Posterior mean and logvar, [latent_dim] each, of x [*config.shape] of which the model is
     told condition [condition_dim]; zeros for nothing."""
     variables = {"params": params["vae"]}
-    return create_model(config).apply(variables, x, condition, linear, method="encode")
+    mean, logvar = create_model(config).apply(variables, x, condition, linear, method="encode")
+    return latent.moments(params, mean, logvar, config)
+
+
+def prior_density(params, linear: Linear, *, config: Config) -> Mixture:
+    """p(z) of the objective, N(0, I) or what was learned, as what latents are drawn from."""
+    return latent.prior_density(params, linear, model=create_model(config), config=config)
 
 
 def decode(params, z, condition, linear: Linear, *, config: Config) -> Any:
