@@ -1,9 +1,26 @@
-"""What is said of a latent that is dead, half dead, alive."""
+"""What is said of a latent that is dead, half dead, alive, and of what its dimensions do."""
 
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from vaejax import diagnostics
+from vaejax import descriptors, diagnostics, features
+from vaejax.config import Config, Model, Objective
+from vaejax.evaluate import latent
+from vaejax.models import linear
+
+
+def config_of(latent_dim, **objective):
+    return Config(model=Model(latent_dim=latent_dim), objective=Objective(**objective))
+
+
+def figures(kl, units, **more):
+    return {"kl": kl, "active_units": units, **more}
 
 
 def test_active_units_counts_dimensions_above_the_threshold():
@@ -15,34 +32,211 @@ def test_threshold_is_that_of_burda_et_al():
     assert diagnostics.active_units(np.array([0.0099, 0.0101])) == 1
 
 
+def test_active_units_do_not_depend_on_the_scale_of_a_learned_prior():
+    means, variances = np.array([0.5, 0.0]), np.array([0.5, 1.0])
+    for scale in (1e-3, 1.0, 1e3):
+        assert diagnostics.active_units(scale * means, scale * (means + variances)) == 1
+
+
 @pytest.mark.parametrize(("kl", "units"), [(0.0, 0), (0.01, 5), (10.0, 0)])
 def test_collapse_is_reported_with_a_way_out(kl, units):
-    warning = diagnostics.collapse_warning(kl, units, 16)
+    warning = diagnostics.collapse_warning(figures(kl, units), config_of(16))
     assert "the latent has collapsed" in warning
     assert "--objective.beta" in warning
     assert "of 16" in warning
 
 
+def test_the_workshops_own_run_is_flagged():
+    # 8 dimensions, 5e-4 nats: its decoder had learnt to do without.
+    warning = diagnostics.collapse_warning(figures(5e-4, 0), config_of(8))
+    assert warning.startswith("the latent has collapsed: KL is 0.0005 nats and no dimension of 8")
+
+
+@pytest.mark.parametrize(
+    ("objective", "kl", "way_out"),
+    [
+        ({"regularizer": "free_bits", "free_bits": 0.5}, 4.0, "--objective.free_bits"),
+        ({"regularizer": "capacity", "capacity": 10.0}, 10.0, "--objective.capacity"),
+        ({"regularizer": "tc"}, 0.0, "--objective.tc_weight"),
+        ({"prior": "vampprior"}, 2.0, "--objective.beta"),
+    ],
+)
+def test_nats_that_are_free_or_asked_for_do_not_hide_a_collapse(objective, kl, way_out):
+    warning = diagnostics.collapse_warning(figures(kl, 0), config_of(8, **objective))
+    assert "the latent has collapsed" in warning
+    assert way_out in warning
+
+
 def test_mostly_unused_latent_is_reported_with_the_numbers():
-    warning = diagnostics.collapse_warning(8.0, 3, 64)
+    warning = diagnostics.collapse_warning(figures(8.0, 3), config_of(64))
     assert warning.startswith("only 3 of 64 latent dimensions are in use")
     assert "--model.latent_dim 6" in warning
 
 
 @pytest.mark.parametrize(("kl", "units", "latent_dim"), [(8.0, 8, 64), (3.0, 2, 8), (1.0, 1, 4)])
 def test_a_live_latent_is_no_warning(kl, units, latent_dim):
-    assert diagnostics.collapse_warning(kl, units, latent_dim) is None
+    assert diagnostics.collapse_warning(figures(kl, units), config_of(latent_dim)) is None
 
 
 def test_advice_says_what_the_figures_say():
-    alive = {"loss": -5.0, "kl": 12.0, "active_units": 8}
-    text = diagnostics.advice(20, alive, {"step": 20, "loss": -5.0}, 8)
+    config, best = config_of(8), {"step": 20, "loss": -5.0}
+    text = diagnostics.advice(20, figures(12.0, 8, loss=-5.0), best, config)
     assert text == ("the latent is alive: 8 of 8 dimensions are in use, KL is 12 nats per sound")
-    dead = {"loss": 3.0, "kl": 0.0, "active_units": 0}
-    assert "--objective.beta" in diagnostics.advice(20, dead, {"step": 20, "loss": 3.0}, 8)
+    dead = diagnostics.advice(20, figures(0.0, 0, loss=3.0), {"step": 20, "loss": 3.0}, config)
+    assert "--objective.beta" in dead
 
 
 def test_advice_names_the_step_whose_weights_are_kept():
-    worse = {"loss": 120.0, "kl": 12.0, "active_units": 8}
-    text = diagnostics.advice(300, worse, {"step": 200, "loss": 110.0}, 8)
+    worse = figures(12.0, 8, loss=120.0)
+    text = diagnostics.advice(300, worse, {"step": 200, "loss": 110.0}, config_of(8))
     assert "best at step 200 (110, now 120)" in text
+
+
+# The figures of an evaluation
+
+
+def terms_of(means, logvars, seed=0):
+    """What `training.eval_step` says of posteriors [num, latent_dim] under N(0, I)."""
+    z = means + np.exp(0.5 * logvars) * np.random.default_rng(seed).normal(size=means.shape)
+    kl = 0.5 * np.sum(means**2 + np.exp(logvars) - 1 - logvars, 1)
+    parts = {"z": z, "mean": means, "logvar": logvars}
+    return {
+        "kl": kl,
+        "moments": (means, np.exp(logvars)),
+        **{name: jnp.float32(value) for name, value in parts.items()},
+    }
+
+
+def latent_figures(means, logvars):
+    config = config_of(means.shape[1])
+    return diagnostics.latent_figures({"posterior": {}}, terms_of(means, logvars), config)
+
+
+def test_a_dead_latent_is_found_in_its_posteriors():
+    rng = np.random.default_rng(0)
+    dead = latent_figures(1e-3 * rng.normal(size=(64, 8)), np.full((64, 8), -1e-2))
+    assert dead["active_units"] == 0
+    assert abs(dead["mutual_information"]) < 1e-3
+    kl = dead["mutual_information"] + dead["marginal_kl"]
+    assert kl < 1e-3
+    warning = diagnostics.collapse_warning({**dead, "kl": kl}, config_of(8))
+    assert "no dimension of 8 is in use" in warning
+
+
+def test_information_of_gaussians_is_the_closed_form():
+    # z = x + noise: I = 1/2 log(1 + signal / noise), and q(z) is N(0, signal + noise).
+    rng = np.random.default_rng(1)
+    found = latent_figures(rng.normal(0, np.sqrt(0.7), (1500, 1)), np.full((1500, 1), np.log(0.3)))
+    assert found["mutual_information"] == pytest.approx(0.5 * np.log(1 / 0.3), abs=0.06)
+    assert found["marginal_kl"] == pytest.approx(0.0, abs=0.06)
+    assert found["aggregate_std"] == pytest.approx(1.0, abs=0.05)
+    assert found["active_units"] == 1
+
+
+def test_information_is_at_most_the_logarithm_of_the_sounds():
+    found = latent_figures(np.arange(20.0)[:, None] * 100, np.full((20, 1), -4.0))
+    assert found["mutual_information"] == pytest.approx(np.log(20), rel=1e-6)
+
+
+def test_errors_and_shares_are_those_of_the_mean_sound_and_of_pca():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 12)) @ rng.normal(size=(12, 12)) + 1.0
+    centred = x - x.mean(0)
+    _, singular, right = np.linalg.svd(centred, full_matrices=False)
+    path = linear.flat((4, 3), 5)._replace(
+        loc=jnp.float32(x.mean(0).reshape(4, 3)),
+        directions=jnp.float32(right[:5].reshape(5, 4, 3)),
+    )
+    one = partial(diagnostics.errors, condition=jnp.zeros(0), linear=path, latent_dim=3)
+    clips = jnp.float32(x.reshape(30, 4, 3))
+    found = jax.vmap(one)(clips, 0.5 * (clips + path.loc))
+    shares = diagnostics.explained(found, config_of(3))
+    expected = np.sum(singular[:3] ** 2) / np.sum(singular**2)
+    assert shares["explained_by_pca"] == pytest.approx(expected, rel=1e-4)
+    assert shares["explained"] == pytest.approx(0.75, rel=1e-4)
+    without = replace(config_of(3), model=Model(latent_dim=3, ppca_clips=0))
+    assert "explained_by_pca" not in diagnostics.explained(found, without)
+
+
+# What dimensions do
+
+RATE, HOP = 8000, 64
+
+
+def note(z):
+    """Magnitudes of a note of three partials: z is gain in dB, semitones, attack in 10 ms, delay in
+    10 ms."""
+    t = jnp.arange(2048) / RATE
+    hertz = 400 * 2 ** (z[1] / 12)
+    attack = 0.06 * (1 + z[2] / 6)
+    rise = jnp.clip(t / attack, 0.0, 1.0)
+    tone = sum(0.2 * jnp.sin(2 * jnp.pi * k * hertz * t) for k in (1, 2, 3))
+    waveform = 10 ** (z[0] / 20) * rise * tone
+    return features.compressed_magnitude(waveform, n_fft=512, hop_length=HOP, exponent=1.0)
+
+
+@pytest.fixture(scope="module")
+def found():
+    one = partial(diagnostics.effects, note, sample_rate=RATE, seconds=HOP / RATE)
+    return jax.tree.map(np.asarray, jax.jit(one)(jnp.zeros(3), jnp.ones(3)))
+
+
+def test_a_dimension_that_is_a_gain_is_told_in_decibels(found):
+    assert found["level"][0] == pytest.approx(1.0, rel=1e-3)
+    assert found["size"][0] == pytest.approx(np.log(10) / 20, rel=1e-3)
+    for name in ("centroid", "attack", "pitch"):
+        assert found[name][0] == pytest.approx(0.0, abs=1e-3)
+    assert found["pitch_share"][0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_dimension_that_is_a_pitch_is_told_in_semitones(found):
+    assert found["pitch"][1] == pytest.approx(1.0, rel=0.15)
+    assert found["pitch_share"][1] > 0.8
+    assert found["centroid"][1] == pytest.approx(1 / 12, rel=0.1)
+    assert 350 < found["hertz"][1] < 1300
+
+
+def test_a_dimension_that_is_an_attack_is_told_in_milliseconds(found):
+    assert found["attack"][2] == pytest.approx(10.0, rel=0.4)
+    assert abs(found["pitch"][2]) < 0.02
+    assert found["time"][2] < 0.07
+
+
+def test_measures_are_those_of_the_waveform():
+    t = np.arange(4096) / RATE
+    waveform = jnp.float32(np.sin(2 * np.pi * 900 * t) * np.clip(t / 0.2, 0, 1))
+    magnitude = jnp.float32(np.abs(descriptors._magnitude(waveform))) * (4 / descriptors.N_FFT)
+    seconds = descriptors.HOP_LENGTH / RATE
+    got = diagnostics.measures(magnitude, sample_rate=RATE, seconds=seconds)
+    centroid = descriptors.spectral_centroid(waveform, sample_rate=RATE)
+    assert float(2 ** got["centroid"]) == pytest.approx(float(centroid), rel=1e-4)
+    assert float(got["attack"]) == pytest.approx(0.2, rel=0.35)
+
+
+# Factors
+
+
+def test_factors_are_recovered_as_far_as_they_are_linear_in_z():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(600, 4))
+    noise = rng.normal(size=600)
+    known = {
+        "linear": z[:, 0] - 2 * z[:, 3] + 7,
+        "noisy": z[:, 1] + noise,
+        "absent": noise,
+        "sometimes": np.where(np.arange(600) % 3 == 0, z[:, 2], np.nan),
+        "constant": np.ones(600),
+        "rare": np.where(np.arange(600) < 300, z[:, 2], np.nan),
+    }
+    split = [
+        ({k: v[part] for k, v in known.items()}, z[part]) for part in (slice(400), slice(400, 600))
+    ]
+    got = latent.factor_recovery(split[0][1], split[0][0], split[1][1], split[1][0])
+    assert got["linear"] == {"r2": 1.0, "sounds": 200}
+    slope = stats.linregress(known["noisy"][400:], z[400:, 1])
+    assert got["noisy"]["r2"] == pytest.approx(slope.rvalue**2, abs=0.05)
+    assert got["absent"]["r2"] < 0.05
+    assert got["sometimes"]["r2"] > 0.99
+    assert got["sometimes"]["sounds"] == 67
+    assert "constant" not in got
+    assert "rare" not in got

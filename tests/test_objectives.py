@@ -1,5 +1,6 @@
 """The objective against closed forms in float64, scipy, Monte Carlo and finite differences."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,8 +9,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 from scipy import stats
+from scipy.special import logsumexp
 
-from vaejax import objectives, training
+from vaejax import config as configs
+from vaejax import features, metrics, objectives, training
+from vaejax.config import Config, Data, Features, Model, Objective, Sound
+from vaejax.features import Statistics
 from vaejax.models import create_model, linear
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
@@ -78,6 +83,108 @@ def test_gaussian_nll_is_least_at_the_root_mean_square_error():
     assert abs(float(slope(jnp.float32(best)))) < 1e-3 * x.size
 
 
+def error_of(likelihood, x, mean, sigma):
+    """-log p of SciPy, in float64."""
+    x, mean = np.asarray(x, np.float64), np.asarray(mean, np.float64)
+    if likelihood == "laplace":
+        return -stats.laplace.logpdf(x, mean, sigma / np.sqrt(2)).sum()
+    if likelihood == "student_t":
+        return -stats.t.logpdf(x, 4.0, mean, sigma).sum()
+    if likelihood == "von_mises":
+        # Of half turns: the density of an angle, times pi.
+        angle = stats.vonmises.logpdf(np.pi * (x - mean)[..., 1], 1 / (np.pi * sigma) ** 2)
+        others = stats.norm.logpdf(x[..., 0], mean[..., 0], sigma)
+        return -angle.sum() - np.log(np.pi) * angle.size - others.sum()
+    return -stats.norm.logpdf(x, mean, sigma).sum()
+
+
+NLLS = {
+    "gaussian": objectives.gaussian_nll,
+    "laplace": objectives.laplace_nll,
+    "student_t": partial(objectives.student_t_nll, degrees_of_freedom=4.0),
+    "von_mises": partial(objectives.von_mises_nll, angles=(1,)),
+}
+
+
+@pytest.mark.parametrize("likelihood", NLLS)
+@pytest.mark.parametrize("sigma", [0.02, 0.5, 2.0])
+def test_likelihoods_match_scipy(likelihood, sigma):
+    x, mean = np.random.default_rng(1).uniform(-1, 1, (2, 6, 7, 2)).astype(np.float32)
+    got = float(NLLS[likelihood](x, mean, jnp.float32(np.log(sigma))))
+    assert got == pytest.approx(error_of(likelihood, x, mean, sigma), rel=2e-5)
+
+
+def test_angles_wrap_and_other_channels_do_not():
+    x, mean = jnp.full((4, 2), 0.99), jnp.full((4, 2), -0.99)
+    nll = partial(objectives.von_mises_nll, angles=(1,), log_sigma=jnp.log(0.1))
+    both = nll(x, mean)
+    turned = nll(x, mean + jnp.array([[0.0, 2.0]] * 4))
+    assert float(both) == pytest.approx(float(turned), rel=1e-3)
+    assert float(both - nll(x, x)) == pytest.approx(4 * (0.5 * 19.8**2 + 2e-2), rel=0.02)
+
+
+def test_von_mises_without_angles_is_refused():
+    with pytest.raises(ValueError, match=r"no channel of angles; take one with phase"):
+        objectives.von_mises_nll(jnp.zeros((2, 3)), jnp.zeros((2, 3)), 0.0, angles=())
+
+
+def test_multi_resolution_stft_is_a_laplace_density_of_the_distance():
+    x = np.random.default_rng(0).normal(size=64).astype(np.float32)
+    mean = 0.5 * x
+    nll = partial(objectives.multi_resolution_stft_nll, x, mean, sounds=lambda *both: both)
+    with jax.numpy_rank_promotion("allow"):
+        distance = float(jax.jit(metrics.multi_resolution_stft)(x, mean))
+        value_and_slope = jax.jit(jax.value_and_grad(nll))
+        b = 0.3 / np.sqrt(2)
+        expected = 64 * (np.log(2 * b) + distance / b)
+        value, _ = value_and_slope(jnp.float32(np.log(0.3)))
+        assert float(value) == pytest.approx(expected, rel=1e-5)
+        # Least where b is the distance, as that of any learned scale.
+        _, slope = value_and_slope(jnp.float32(np.log(np.sqrt(2) * distance)))
+    assert abs(float(slope)) < 1e-3 * 64
+
+
+def test_sound_of_a_decoders_magnitudes_is_compared_under_the_phase_of_x(make_config):
+    config = make_config(data={"clip_seconds": 0.128})
+    config = replace(config, sound=Sound(inversion="zero", iterations=1))
+    one = Statistics(jnp.zeros(config.features.num_bins), jnp.ones(()))
+    t = np.arange(config.data.num_samples) / 8000
+    waveform = jnp.float32(0.5 * np.sin(2 * np.pi * 700 * t) * np.exp(-9 * t))
+
+    @jax.jit
+    def compared(waveform):
+        with jax.numpy_rank_promotion("allow"):
+            x = features.x_of(waveform, one, config)
+            nll = objectives.likelihood_of(
+                replace(config, objective=Objective(likelihood="multi_resolution_stft")), one
+            )
+            sound, same = objectives.sounds_of(x, x, one, config)
+            louder = features.standardise(features.unstandardise(x, one) * 2**0.3, one)
+            _, twice = objectives.sounds_of(x, louder, one, config)
+            return sound, same, twice, jax.grad(nll, argnums=1)(x, louder, jnp.float32(0.0))
+
+    sound, same, twice, gradient = compared(waveform)
+    # As near as two iterations of phase recovery come to magnitudes of its own.
+    with jax.numpy_rank_promotion("allow"):
+        assert metrics.spectral_convergence_db(sound, same) < -5
+    np.testing.assert_allclose(twice, 2 * same, atol=1e-4)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
+def test_optimal_sigma_is_where_the_likelihood_is_highest(likelihood):
+    x, mean = np.random.default_rng(3).normal(size=(2, 30, 20)).astype(np.float32)
+    objective = Objective(likelihood=likelihood, sigma="optimal")
+    best = float(objectives.log_sigma({}, None, x, mean, objective=objective))
+    at = [error_of(likelihood, x, mean, np.exp(best + d)) for d in (-0.01, 0.0, 0.01)]
+    assert at[1] < min(at[0], at[2])
+    # Rybkin et al. 2021: N/2 log MSE and a constant, for the Gaussian.
+    if likelihood == "gaussian":
+        mse = np.mean((x.astype(np.float64) - mean) ** 2)
+        assert at[1] == pytest.approx(0.5 * x.size * np.log(2 * np.pi * np.e * mse), rel=1e-5)
+
+
 # Reparameterisation
 
 
@@ -128,35 +235,35 @@ def case(config, fitted):
     return model, params, batch, jax.random.split(jax.random.key(1), 3)
 
 
-def test_jitted_example_terms_equal_eager_ones(case, fitted):
+def test_jitted_example_terms_equal_eager_ones(case, config, fitted):
     model, params, batch, keys = case
-    terms = partial(objectives.example_terms, model=model)
-    eager = terms(params, batch[0], NOTHING, fitted.linear, keys[0])
-    jitted = jax.jit(terms)(params, batch[0], NOTHING, fitted.linear, keys[0])
+    terms = partial(objectives.example_terms, model=model, config=config)
+    eager = terms(params, batch[0], NOTHING, fitted, keys[0])
+    jitted = jax.jit(terms)(params, batch[0], NOTHING, fitted, keys[0])
     for name in eager:
         np.testing.assert_allclose(jitted[name], eager[name], rtol=2e-4, atol=2e-4, err_msg=name)
 
 
-def test_vmapped_example_terms_equal_a_loop(case, fitted):
+def test_vmapped_example_terms_equal_a_loop(case, config, fitted):
     model, params, batch, keys = case
-    terms = jax.jit(partial(objectives.example_terms, model=model))
-    _, mapped = jax.jit(partial(objectives.batch_loss, model=model))(
-        params, batch, UNTOLD, fitted.linear, keys, beta=1.0
+    terms = jax.jit(partial(objectives.example_terms, model=model, config=config))
+    _, mapped = jax.jit(partial(objectives.batch_loss, model=model, config=config, num_clips=32))(
+        params, batch, UNTOLD, fitted, keys
     )
     for i in range(3):
-        alone = terms(params, batch[i], NOTHING, fitted.linear, keys[i])
+        alone = terms(params, batch[i], NOTHING, fitted, keys[i])
         for name in alone:
             np.testing.assert_allclose(
                 mapped[name][i], alone[name], rtol=2e-4, atol=2e-4, err_msg=name
             )
 
 
-def test_batch_loss_is_the_mean_of_recon_and_beta_times_kl(case, fitted):
+def test_batch_loss_is_the_mean_of_recon_and_beta_times_kl(case, config, fitted):
     model, params, batch, keys = case
-    loss = jax.jit(partial(objectives.batch_loss, model=model))
-    for beta in (0.0, 0.5, 4.0):
-        total, terms = loss(params, batch, UNTOLD, fitted.linear, keys, beta=beta)
-        expected = np.mean(terms["recon"]) + beta * np.mean(terms["kl"])
+    loss = jax.jit(partial(objectives.batch_loss, model=model, config=config, num_clips=32))
+    for ramp in (0.0, 0.5, 4.0):
+        total, terms = loss(params, batch, UNTOLD, fitted, keys, ramp=ramp)
+        expected = np.mean(terms["recon"]) + ramp * np.mean(terms["kl"])
         assert float(total) == pytest.approx(float(expected), rel=1e-6)
     np.testing.assert_allclose(terms["kl"], np.sum(terms["kl_per_dim"], 1), rtol=1e-5)
     np.testing.assert_allclose(
@@ -164,13 +271,13 @@ def test_batch_loss_is_the_mean_of_recon_and_beta_times_kl(case, fitted):
     )
 
 
-def test_gradient_of_batch_loss_matches_finite_differences_in_every_weight(case, fitted):
+def test_gradient_of_batch_loss_matches_finite_differences_in_every_weight(case, config, fitted):
     model, params, batch, keys = case
 
     @jax.jit
     def loss(params):
         return objectives.batch_loss(
-            params, batch, UNTOLD, fitted.linear, keys, model=model, beta=0.7
+            params, batch, UNTOLD, fitted, keys, model=model, config=config, ramp=0.7, num_clips=32
         )[0]
 
     gradient = jax.jit(jax.grad(loss))(params)
@@ -191,20 +298,34 @@ def test_gradient_of_batch_loss_matches_finite_differences_in_every_weight(case,
         assert (ends[0] - ends[1]) / (2 * length) == pytest.approx(norm, rel=0.02), path
 
 
-# Warm-up
+# Schedules
 
 
-def test_beta_grows_in_a_straight_line_and_stays():
-    at = partial(objectives.beta_at, beta=0.5, warmup_steps=10)
+def ramps(steps, **fields):
+    return [float(objectives.ramp_at(step, Objective(**fields))) for step in steps]
+
+
+def test_the_weight_grows_in_a_straight_line_and_stays():
     steps = [0, 1, 5, 10, 11, 1000]
-    np.testing.assert_allclose([at(step) for step in steps], [0, 0.05, 0.25, 0.5, 0.5, 0.5])
+    got = ramps(steps, beta_warmup_steps=10)
+    np.testing.assert_allclose(got, [0, 0.1, 0.5, 1, 1, 1], rtol=1e-6)
 
 
-def test_beta_without_warm_up_is_constant():
-    assert float(objectives.beta_at(0, beta=0.5, warmup_steps=0)) == 0.5
+def test_without_warm_up_the_weight_is_constant():
+    assert ramps([0, 7]) == [1.0, 1.0]
+
+
+def test_cyclical_weight_starts_again_in_every_cycle():
+    # Fu et al. 2019: four cycles, each half rising and half constant.
+    got = ramps(range(16), schedule="cyclical", beta_warmup_steps=2, beta_cycle_steps=4)
+    np.testing.assert_allclose(got, [0, 0.5, 1, 1] * 4)
 
 
 # Importance-weighted bound
+
+
+# Of a model of two dimensions; its shapes are not looked at.
+TOY = Config(model=Model(latent_dim=2, ppca_clips=0))
 
 
 class Linear:
@@ -229,17 +350,19 @@ class Linear:
 
     @property
     def params(self):
-        return {"vae": {}, "likelihood": {"log_sigma_offset": jnp.log(jnp.float32(self.sigma))}}
+        sigma = {"log_sigma_offset": jnp.log(jnp.float32(self.sigma))}
+        return {"vae": {}, "likelihood": sigma, "prior": {}, "posterior": {}}
 
 
 # Its likelihood has sigma alone.
-PATH = linear.flat((2, 3), 2)
+FITTED = training.Fitted(Statistics(jnp.zeros(3), jnp.ones(())), linear.flat((2, 3), 2))
 
 
 def importance_bounds(model, x, num_draws, count=400):
     keys = jax.random.split(jax.random.key(num_draws), count)
-    bound = partial(objectives.importance_bound, model.params, x, jnp.zeros(0), PATH)
-    values, elbos = jax.jit(jax.vmap(lambda k: bound(k, model=model, num_draws=num_draws)))(keys)
+    bound = partial(objectives.importance_bound, model=model, config=TOY, num_draws=num_draws)
+    one = partial(bound, model.params, x, jnp.zeros(0), FITTED)
+    values, elbos = jax.jit(jax.vmap(one))(keys)
     return np.asarray(values, np.float64), np.asarray(elbos, np.float64)
 
 
@@ -262,11 +385,8 @@ def test_importance_bound_at_k_1_is_the_elbo_in_expectation():
     values, elbos = importance_bounds(model, x, 1, 4000)
     np.testing.assert_allclose(values, elbos, rtol=1e-6)
     keys = jax.random.split(jax.random.key(9), 4000)
-    terms = jax.jit(
-        jax.vmap(
-            lambda k: objectives.example_terms(model.params, x, jnp.zeros(0), PATH, k, model=model)
-        )
-    )(keys)
+    one = partial(objectives.example_terms, model=model, config=TOY)
+    terms = jax.jit(jax.vmap(partial(one, model.params, x, jnp.zeros(0), FITTED)))(keys)
     expected = -np.asarray(terms["recon"] + terms["kl"], np.float64)
     error = np.hypot(values.std(), expected.std()) / np.sqrt(4000)
     assert values.mean() == pytest.approx(expected.mean(), abs=4 * error)
@@ -279,8 +399,8 @@ def test_importance_bound_at_step_0_is_the_evidence(case, config, fitted):
     # The posterior of the linear path is exact: every weight is the evidence.
     model, _, batch, keys = case
     params, x = training.create_state(config).params, batch[0]
-    bound = jax.jit(partial(objectives.importance_bound, model=model, num_draws=16))
-    many, elbo = bound(params, x, NOTHING, fitted.linear, keys[0])
+    bound = jax.jit(partial(objectives.importance_bound, model=model, config=config, num_draws=16))
+    many, elbo = bound(params, x, NOTHING, fitted, keys[0])
     basis = np.asarray(fitted.linear.directions, np.float64)[: config.model.latent_dim]
     basis = basis.reshape(len(basis), -1)
     noise = float(fitted.linear.noise)
@@ -295,3 +415,288 @@ def test_importance_bound_at_step_0_is_the_evidence(case, config, fitted):
     )
     for value in (float(many), float(elbo)):
         assert value == pytest.approx(evidence, rel=1e-4)
+
+
+# Every choice
+
+
+class Toy:
+    """x [2, 3] <-> z [2] by matrices that are trained; of the shapes of TOY."""
+
+    @staticmethod
+    def params(config):
+        rng = np.random.default_rng(0)
+        vae = {"encoder": rng.normal(size=(4, 6)), "decoder": rng.normal(size=(6, 2))}
+        moved = jax.tree.map(
+            lambda a: a + 0.3 * rng.standard_normal(a.shape),
+            objectives.init(jax.random.key(0), config),
+        )
+        return jax.tree.map(jnp.asarray, {"vae": vae, **moved})
+
+    def apply(self, variables, *args, method):
+        weights = variables["params"]
+        if method == "encode":
+            mean, logvar = jnp.split(weights["encoder"] @ args[0].reshape(-1), 2)
+            return 0.3 * mean, -1.0 + 0.3 * logvar
+        return (weights["decoder"] @ args[0]).reshape(2, 3)
+
+
+SMALL = {"latent_width": 3, "flow_layers": 2}
+
+
+def toy_config(**fields):
+    return Config(
+        data=Data(sample_rate=1000, clip_seconds=0.003),
+        features=Features(n_fft=4, hop_length=2),
+        model=Model(latent_dim=2, num_directions=2, ppca_clips=0),
+        objective=Objective(
+            **{"num_draws": 3, "prior_components": 3, "top_dim": 1, **SMALL, **fields}
+        ),
+    )
+
+
+def toy_loss(config, **keywords):
+    """loss(params, x [batch, 2, 3], keys) -> (loss, terms)."""
+
+    def loss(params, x, keys):
+        return objectives.batch_loss(
+            params,
+            x,
+            jnp.zeros((len(x), 0)),
+            FITTED,
+            keys,
+            model=Toy(),
+            config=config,
+            num_clips=50,
+            **keywords,
+        )
+
+    return loss
+
+
+CHOICES = [
+    {"likelihood": "laplace", "sigma": "per_bin", "regularizer": "free_bits", "free_bits": 0.3},
+    {"likelihood": "student_t", "sigma": "fixed", "regularizer": "capacity"},
+    {"sigma": "optimal", "regularizer": "tc"},
+    {"posterior": "flow", "regularizer": "mmd"},
+    {"prior": "mixture", "bound": "iwae"},
+    {"prior": "vampprior"},
+    {"prior": "hierarchical"},
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda c: "-".join(map(str, c.values())))
+def test_every_gradient_is_that_of_its_loss(choice):
+    """Against finite differences in float64, along random directions of all weights at once."""
+    with jax.enable_x64(True):
+        config = toy_config(**choice)
+        params = Toy.params(config)
+        rng = np.random.default_rng(1)
+        x, keys = jnp.asarray(rng.normal(size=(4, 2, 3))), jax.random.split(jax.random.key(1), 4)
+        loss = jax.jit(jax.value_and_grad(toy_loss(config, ramp=0.7), has_aux=True))
+        gradient = loss(params, x, keys)[1]
+        for part in jax.tree.leaves(gradient):
+            assert np.isfinite(part).all()
+            assert np.abs(part).max() > 0
+        direction = jax.tree.map(lambda a: rng.standard_normal(a.shape), params)
+
+        def along(distance):
+            at = jax.tree.map(lambda a, d: a + distance * d, params, direction)
+            return float(loss(at, x, keys)[0][0])
+
+        parts = jax.tree.map(lambda g, d: float(np.sum(g * d)), gradient, direction)
+        slope = sum(jax.tree.leaves(parts))
+        # Perceptrons end in float32, whose rounding a smaller step would see.
+        assert (along(1e-3) - along(-1e-3)) / 2e-3 == pytest.approx(slope, rel=1e-3)
+
+
+def test_gradient_of_dreg_is_the_doubly_reparameterised_one():
+    """Against its equation (Tucker et al. 2019), each factor by finite differences in float64."""
+    with jax.enable_x64(True):
+        config = toy_config(bound="dreg", beta=0.6)
+        params = Toy.params(config)
+        x = jnp.asarray(np.random.default_rng(1).normal(size=(1, 2, 3)))
+        key = jax.random.key(3)
+        (value, terms), gradient = jax.jit(jax.value_and_grad(toy_loss(config), has_aux=True))(
+            params, x, key[None]
+        )
+        log_w = -np.asarray(terms["draws"]["recon"] + 0.6 * terms["draws"]["kl"])[0]
+        assert float(value) == pytest.approx(np.log(3) - logsumexp(log_w), rel=1e-9)
+        share = np.exp(log_w - logsumexp(log_w))
+        eps = np.stack([jax.random.normal(k, (2,)) for k in jax.random.split(key, 3)])
+        encoder, decoder = (np.asarray(params["vae"][k]) for k in ("encoder", "decoder"))
+        flat = np.asarray(x).reshape(-1)
+        sigma = np.exp(float(params["likelihood"]["log_sigma_offset"]))
+
+        def said(encoder):
+            mean, logvar = np.split(encoder @ flat, 2)
+            return 0.3 * mean, np.exp(0.5 * (-1.0 + 0.3 * logvar))
+
+        def log_weights(decoder, z):
+            """Of three draws, with q(z|x) as it stands."""
+            mean, scale = said(encoder)
+            log_p = stats.norm.logpdf(z).sum(1) - stats.norm.logpdf(z, mean, scale).sum(1)
+            return stats.norm.logpdf(flat, z @ decoder.T, sigma).sum(1) + 0.6 * log_p
+
+        def z_of(encoder):
+            mean, scale = said(encoder)
+            return mean + scale * eps
+
+        def slope(function, at, weights):
+            """Of the sum of weights times function, by central differences."""
+            result = np.zeros_like(at)
+            for i in np.ndindex(at.shape):
+                step = np.zeros_like(at)
+                step[i] = 1e-5
+                result[i] = weights @ (function(at + step) - function(at - step)) / 2e-5
+            return result
+
+        np.testing.assert_allclose(log_weights(decoder, z_of(encoder)), log_w, rtol=1e-9)
+        by_decoder = slope(lambda d: log_weights(d, z_of(encoder)), decoder, share)
+        by_encoder = slope(lambda e: log_weights(decoder, z_of(e)), encoder, share**2)
+        np.testing.assert_allclose(gradient["vae"]["decoder"], -by_decoder, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(gradient["vae"]["encoder"], -by_encoder, rtol=1e-5, atol=1e-7)
+
+
+def test_iwae_loss_is_the_importance_bound_and_tighter_than_the_elbo():
+    x = jnp.float32(np.random.default_rng(1).normal(size=(1, 2, 3)))
+    model, count = Linear(widen=1.0), 4000
+    keys, given = jax.random.split(jax.random.key(0), count), (jnp.zeros((count, 0)), FITTED)
+    config = replace(TOY, objective=Objective(bound="iwae", num_draws=16))
+    loss, terms = objectives.batch_loss(
+        model.params,
+        jnp.repeat(x, count, 0),
+        *given,
+        keys,
+        model=model,
+        config=config,
+        num_clips=1,
+    )
+    bounds, elbos = importance_bounds(model, x[0], 16, count)
+    error = 2 * bounds.std() / np.sqrt(count)
+    assert -float(loss) == pytest.approx(bounds.mean(), abs=4 * error)
+    assert -float(loss) > elbos.mean() + 0.5
+    # What is logged beside it are the terms of the ELBO.
+    elbo = -float(jnp.mean(terms["recon"] + terms["kl"]))
+    assert elbo == pytest.approx(elbos.mean(), abs=4 * elbos.std() / np.sqrt(count) + 0.02)
+
+
+def test_monte_carlo_kl_has_the_closed_form_as_its_mean():
+    # A mixture of one N(0, I) takes the road of densities.
+    config = toy_config(prior="mixture", prior_components=1)
+    params = jax.tree.map(jnp.float32, Toy.params(config))
+    params["prior"] = {
+        "means": jnp.zeros((1, 2)),
+        "logvars": jnp.zeros((1, 2)),
+        "logits": jnp.zeros(1),
+    }
+    x = jnp.repeat(jnp.float32(np.random.default_rng(1).normal(size=(1, 2, 3))), 20_000, 0)
+    _, terms = jax.jit(toy_loss(config))(params, x, jax.random.split(jax.random.key(0), len(x)))
+    for name, expected in (
+        ("kl", closed_form_kl(terms["mean"][0], terms["logvar"][0]).sum()),
+        ("kl_per_dim", closed_form_kl(terms["mean"][0], terms["logvar"][0])),
+    ):
+        drawn = np.asarray(terms[name], np.float64)
+        error = drawn.std(0) / np.sqrt(len(drawn))
+        assert (np.abs(drawn.mean(0) - expected) < 4 * error).all()
+        assert np.max(error) < 0.02
+
+
+# What stands beside the reconstruction
+
+TERMS = {
+    "recon": jnp.array([3.0, 5.0]),
+    "kl": jnp.array([1.0, 2.0]),
+    "kl_per_dim": jnp.array([[0.1, 0.9], [0.3, 1.7]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"beta": 2.0}, 4 + 2 * 0.5 * 1.5),
+        # Kingma et al. 2016: sum_d max(0.4, mean kl_d) = 0.4 + 1.3.
+        ({"regularizer": "free_bits", "free_bits": 0.4, "beta": 2.0}, 4 + 2 * 0.5 * 1.7),
+        ({"regularizer": "free_bits", "free_bits": 0.0}, 4 + 0.5 * 1.5),
+        # Burgess et al. 2018: gamma |KL - C|, C half grown.
+        ({"regularizer": "capacity", "capacity": 10.0, "beta": 3.0}, 4 + 3 * abs(1.5 - 5)),
+        ({"regularizer": "capacity", "capacity": 1.0, "beta": 3.0}, 4 + 3 * abs(1.5 - 0.5)),
+    ],
+)
+def test_regularizers_are_their_equations(fields, expected):
+    objective = Objective(**fields)
+    loss, _ = objectives.loss_of(TERMS, objective=objective, ramp=0.5, num_clips=2)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+def gaussian_batch(num, correlation, sigma, seed=0):
+    rng = np.random.default_rng(seed)
+    covariance = np.array([[1, correlation], [correlation, 1]])
+    means = rng.multivariate_normal(np.zeros(2), covariance - sigma**2 * np.eye(2), num)
+    z = means + sigma * rng.normal(size=(num, 2))
+    logvar = np.full((num, 2), 2 * np.log(sigma))
+    prior_z = rng.normal(size=(num, 2))
+    return objectives.Batch(*(jnp.float32(a) for a in (z, means, logvar, prior_z)))
+
+
+def test_total_correlation_of_a_gaussian_is_the_closed_form():
+    batch = gaussian_batch(1500, 0.8, 0.3)
+    found = np.asarray(objectives.total_correlation(batch, num_clips=1500), np.float64)
+    error = found.std() / np.sqrt(len(found))
+    expected = -0.5 * np.log(1 - 0.8**2)
+    assert found.mean() == pytest.approx(expected, abs=4 * error)
+    assert error < 0.03
+
+
+def test_total_correlation_of_a_batch_weighs_the_sounds_that_are_not_in_it():
+    batch = gaussian_batch(5, 0.5, 0.4)
+    got = objectives.total_correlation(batch, num_clips=40)
+    z, means = np.asarray(batch.z, np.float64), np.asarray(batch.mean, np.float64)
+    density = stats.norm.pdf(z[:, None], means, 0.4)  # [draws, posteriors, 2]
+    weights = np.full((5, 5), (1 - 1 / 40) / 4) + np.eye(5) * (1 / 40 - (1 - 1 / 40) / 4)
+    np.testing.assert_allclose(weights.sum(1), 1)
+    joint = np.log((weights * density.prod(2)).sum(1))
+    each = np.log((weights[:, :, None] * density).sum(1)).sum(1)
+    np.testing.assert_allclose(got, joint - each, rtol=1e-4)
+
+
+def test_maximum_mean_discrepancy_of_gaussians_is_the_closed_form():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 2500, 2)) * [[[0.5]], [[1.0]]] + [[[0.8]], [[0.0]]]
+    batch = objectives.Batch(jnp.float32(a), None, None, jnp.float32(b))
+    found = np.asarray(objectives.maximum_mean_discrepancy(batch, num_clips=1), np.float64)
+
+    def kernel(variance, offset):
+        """E k(a, b) where a - b ~ N(offset, variance) in two dimensions, k's variance being 2."""
+        each = np.sqrt(2 / (2 + variance)) * np.exp(-(offset**2) / (2 * (2 + variance)))
+        return each**2
+
+    expected = kernel(0.5, 0) + kernel(2.0, 0) - 2 * kernel(1.25, 0.8)
+    assert found.mean() == pytest.approx(expected, abs=5 * found.std() / np.sqrt(2500))
+    assert expected > 10 * found.std() / np.sqrt(2500)
+    same = objectives.Batch(batch.prior_z[:1000], None, None, batch.prior_z[1000:2000])
+    nothing = objectives.maximum_mean_discrepancy(same, num_clips=1)
+    assert abs(float(jnp.mean(nothing))) < 5e-3
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"likelihood": "gausian"}, "objective.likelihood='gausian' is none of: gaussian, laplace"),
+        ({"prior": "vamp"}, "is none of: standard, mixture, vampprior, hierarchical"),
+        ({"schedule": "cyclical"}, "needs a rise within each cycle"),
+        ({"bound": "iwae", "regularizer": "tc"}, "has no room for objective.regularizer=tc"),
+        ({"bound": "dreg", "prior": "hierarchical"}, "take iwae"),
+        ({"regularizer": "tc", "posterior": "flow"}, "take gaussian"),
+        ({"likelihood": "student_t", "sigma": "optimal"}, "take shared"),
+        ({"likelihood": "multi_resolution_stft", "sigma": "per_bin"}, "objective.sigma=shared"),
+        ({"prior": "hierarchical", "top_dim": 65}, "at most the 64 dimensions"),
+        ({"num_draws": 0}, "objective.num_draws=0 must be greater than 0"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        configs.check(Config(objective=Objective(**fields)))

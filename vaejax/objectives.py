@@ -41,7 +41,7 @@ def init(key, config: configs.Config):
     objective = config.objective
     likelihood = {}
     if objective.sigma in ("shared", "per_bin"):
-        shape = config.shape[1:] if objective.sigma == "per_bin" else ()
+        shape = (1, *config.shape[1:]) if objective.sigma == "per_bin" else ()
         likelihood["log_sigma_offset"] = jnp.zeros(shape)
     prior_key, posterior_key = jax.random.split(key)
     return {
@@ -93,6 +93,7 @@ def von_mises_nll(x, mean, log_sigma, *, angles):
             "of angles; take one with phase or instantaneous frequency, or gaussian"
         )
     is_angle = jnp.isin(jnp.arange(x.shape[-1]), jnp.asarray(angles))
+    is_angle = jnp.broadcast_to(is_angle, x.shape)
     log_sigma = jnp.broadcast_to(log_sigma, x.shape)
     kappa = jnp.exp(-2 * log_sigma) / jnp.pi**2
     # I0(kappa) = i0e(kappa) exp(kappa), which would overflow.
@@ -151,7 +152,7 @@ def likelihood_of(config: configs.Config, statistics):
 
 
 def log_sigma(params, linear, x, mean, *, objective: configs.Objective):
-    """Logarithm of the likelihood's scale: [], or [num_bins, ...] of `per_bin`.
+    """Logarithm of the likelihood's scale: [], or [1, num_bins, ...] of `per_bin`.
 
     Args:
       x, mean: what `optimal` is the best scale of. That is the per-image variant of Rybkin et al.
@@ -386,7 +387,8 @@ def total_correlation(batch: Batch, *, num_clips):
     """
     size = len(batch.z)
     difference = batch.z[:, None] - batch.mean[None]  # [draws, posteriors, latent_dim]
-    log_q = -0.5 * (difference**2 * jnp.exp(-batch.logvar) + batch.logvar + LOG_2PI)
+    logvar = batch.logvar[None]
+    log_q = -0.5 * (difference**2 * jnp.exp(-logvar) + logvar + LOG_2PI)
     own = jnp.eye(size, dtype=bool)
     others = (1 - 1 / num_clips) / max(size - 1, 1)
     log_weights = jnp.log(jnp.where(own, 1 / num_clips, others))

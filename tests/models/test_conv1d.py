@@ -10,6 +10,7 @@ from scipy import stats
 from sklearn.decomposition import PCA
 
 from vaejax import features, objectives, training
+from vaejax.config import Config, Model
 from vaejax.models import create_model, linear
 from vaejax.models.conv1d import VAE
 
@@ -111,7 +112,8 @@ def test_step_0_of_a_run_is_the_linear_path_that_was_fitted(fresh, config, sound
         rtol=1e-5,
         atol=1e-6,
     )
-    log_sigma = objectives.log_sigma({"likelihood": objectives.init_likelihood()}, fitted.linear)
+    params = objectives.init(jax.random.key(0), config)
+    log_sigma = objectives.log_sigma(params, fitted.linear, 0.0, 0.0, objective=config.objective)
     np.testing.assert_allclose(np.exp(2 * log_sigma), fitted.linear.noise, rtol=1e-6)
 
 
@@ -127,18 +129,11 @@ def test_elbo_at_step_0_is_the_evidence():
     model = VAE((4, 6), 2, num_stages=1, num_directions=5, **SMALL)
     params = jax.jit(model.init)(jax.random.key(0), rows[0], NOTHING, path)["params"]
     keys = jax.random.split(jax.random.key(1), 4_000)
-    terms = jax.jit(
-        jax.vmap(
-            lambda key: objectives.example_terms(
-                {"vae": params, "likelihood": objectives.init_likelihood()},
-                rows[0],
-                NOTHING,
-                path,
-                key,
-                model=model,
-            )
-        )
-    )(keys)
+    config = Config(model=Model(latent_dim=2))
+    params = {"vae": params, **objectives.init(jax.random.key(0), config)}
+    fitted = training.Fitted(None, path)
+    one = partial(objectives.example_terms, model=model, config=config)
+    terms = jax.jit(jax.vmap(partial(one, params, rows[0], NOTHING, fitted)))(keys)
     bounds = -np.asarray(terms["recon"] + terms["kl"], np.float64)
     basis = np.asarray(path.directions[:2], np.float64).reshape(2, -1)
     basis *= np.sqrt(np.asarray(path.eigenvalues[:2, None], np.float64) - float(path.noise))

@@ -100,7 +100,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     import numpy as np
 
     from vaejax import checkpoint
-    from vaejax.evaluate import bound, generation, reconstruction, systems
+    from vaejax.evaluate import bound, generation, latent, reconstruction, systems
 
     run = checkpoint.load_run(options.workdir)
     config, instrument = run.config, run.instrument
@@ -155,6 +155,8 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
             for i, row in enumerate(rows)
         ],
     }
+
+    figures["latent"] = latent.latent_table(run, judged, rows, is_own=judged is own)
 
     points = {}
     if options.num:

@@ -15,6 +15,8 @@ from vaejax.evaluate.generation import GENERATION, SIZED
 from vaejax.evaluate.reconstruction import RECONSTRUCTION
 from vaejax.evaluate.systems import PCA, PPCA, VAEJAX
 
+# Dimensions of z that the table of effects shows; the JSON has all.
+EFFECT_ROWS = 12
 ABOUT = {
     "mel_l1_db": ("mel L1, dB", "lower", "The headline: 128-band mel levels, as audio"),
     "lsd_db": ("log-spectral distance, dB", "lower", "Per STFT bin, as audio"),
@@ -67,6 +69,52 @@ def sections(figures: dict[str, Any]) -> list[tuple[str, Sequence[str], dict[str
     return found
 
 
+def latent_tables(figures: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Title and rows, the first of which is the head, of every table of the latent."""
+    latent = figures["latent"]
+
+    def interval(name):
+        f = latent[name]
+        return f"{number(f['value'])} ({number(f['low'])}..{number(f['high'])})"
+
+    rows = [
+        ["", "nats per sound", "bits per value"],
+        ["distortion (recon)", interval("distortion"), interval("distortion_bits_per_value")],
+        ["rate (kl)", interval("rate"), interval("rate_bits_per_value")],
+        ["of it: information on the sound", number(latent["mutual_information"]), ""],
+        ["of it: aggregate posterior to prior", number(latent["marginal_kl"]), ""],
+    ]
+    shares = f"{100 * latent['explained']:.1f} % of the variance around the mean sound is rebuilt"
+    if "explained_by_pca" in latent:
+        shares += f" (PCA: {100 * latent['explained_by_pca']:.1f} %)"
+    dims = figures["run"]["latent_dim"]
+    title = f"Latent: {latent['active_units']} of {dims} dimensions in use; {shares}"
+    tables = [(title, rows)]
+    head = ["z", "change", "level, dB", "centroid, oct", "pitch, semitones", "(share)"]
+    rows = [[*head, "attack, ms", "around, Hz", "at, s"]]
+    for e in latent["effects"][:EFFECT_ROWS]:
+        rows.append(
+            [
+                str(e["dimension"]),
+                f"{100 * e['size']:.0f} %",
+                *(f"{e[name]:+.2f}" for name in ("level", "centroid", "pitch")),
+                f"{e['pitch_share']:.2f}",
+                f"{e['attack']:+.1f}",
+                f"{e['hertz']:.0f}",
+                f"{e['time']:.2f}",
+            ]
+        )
+    shown = min(EFFECT_ROWS, len(latent["effects"]))
+    tables.append(
+        (f"What one standard deviation does: the {shown} dimensions that change most", rows)
+    )
+    if factors := latent.get("factors"):
+        rows = [["factor", "R2", "held-out sounds"]]
+        rows += [[name, f"{f['r2']:.3f}", str(f["sounds"])] for name, f in factors.items()]
+        tables.append(("Known factors, predicted linearly from z", rows))
+    return tables
+
+
 def number(value: float) -> str:
     """Three digits that matter, four of thousands."""
     if not np.isfinite(value):
@@ -89,13 +137,16 @@ def table(figures: dict[str, Any]) -> str:
                 f = values[key]
                 cells.append(f"{number(f['value'])} ({number(f['low'])}..{number(f['high'])})")
             rows.append([name + arrow, *cells])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines += ["", title]
-        lines += [
-            "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            for row in rows
-        ]
+        lines += _aligned(title, rows)
+    for title, rows in latent_tables(figures):
+        lines += _aligned(title, rows)
     return "\n".join([*lines, "", *verdicts(figures), ""])
+
+
+def _aligned(title: str, rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    padded = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return ["", title, *("  " + line for line in padded)]
 
 
 def verdicts(figures: dict[str, Any]) -> list[str]:
@@ -156,6 +207,8 @@ def page(figures: dict[str, Any], examples: dict[str, Any]) -> str:
     ]
     for title, keys, systems in sections(figures):
         parts += [f"<h2>{html.escape(title)}</h2>", _table(keys, systems)]
+    for title, rows in latent_tables(figures):
+        parts += [f"<h2>{html.escape(title)}</h2>", _plain_table(rows)]
     about = "".join(
         f"<li><b>{html.escape(name)}</b>: {html.escape(text)}</li>"
         for name, text in figures["about"].items()
@@ -185,6 +238,15 @@ def _table(keys: Sequence[str], systems: dict[str, Any]) -> str:
         )
         rows.append(f"<tr><td>{name}{arrow}<br><small>{says}</small></td>{cells}</tr>")
     return f'<div class="wide"><table>{"".join(rows)}</table></div>'
+
+
+def _plain_table(rows: list[list[str]]) -> str:
+    def line(row, kind):
+        cells = (f"<{kind}>{html.escape(cell)}</{kind}>" for cell in row)
+        return f"<tr>{''.join(cells)}</tr>"
+
+    body = "".join(line(row, "td") for row in rows[1:])
+    return f'<div class="wide"><table>{line(rows[0], "th")}{body}</table></div>'
 
 
 def _ours(name: str) -> str:

@@ -173,7 +173,7 @@ def mixture_log_density(z, log_weights, means, logvars):
     Returns:
       By dimension, that of each alone, its marginal [latent_dim]; and what is missing to the whole.
     """
-    each = -0.5 * ((z - means) ** 2 * jnp.exp(-logvars) + logvars + LOG_2PI)
+    each = -0.5 * ((z[None] - means) ** 2 * jnp.exp(-logvars) + logvars + LOG_2PI)
     marginals = logsumexp(log_weights[:, None] + each, axis=0)
     return marginals, logsumexp(log_weights + jnp.sum(each, 1)) - jnp.sum(marginals)
 
