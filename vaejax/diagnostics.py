@@ -197,22 +197,23 @@ def measures(magnitude, *, sample_rate: int, seconds: float) -> dict[str, jax.Ar
       seconds: between frames.
 
     Returns:
-      level: [] dB of the mean power. centroid: [] octaves above 1 Hz of
-      `descriptors.spectral_centroid`. attack: [] seconds; the spread in time of where the envelope
+      level: [] dB of the mean power. centroid: [] octaves above 1 Hz, of the mean frequency weighted
+      by power (by magnitude it would ripple as partials pass from bin to bin). attack: [] seconds; the spread in time of where the envelope
       rises, scaled so that of a straight rise it is its length.
     """
     num_frames, num_bins = magnitude.shape
     hertz = jnp.linspace(0.0, sample_rate / 2, num_bins)
-    total = jnp.maximum(jnp.sum(magnitude), 1e-9)
+    power = magnitude**2
+    total = jnp.maximum(jnp.sum(power), 1e-12)
     # The rise of the envelope is a density over time; sqrt(12) its uniform one's length over sigma.
-    envelope = jnp.sqrt(jnp.sum(magnitude**2, 1) + 1e-12)
+    envelope = jnp.sqrt(jnp.sum(power, 1) + 1e-12)
     rise = jnp.maximum(jnp.diff(envelope, prepend=0.0), 0.0)
     rise /= jnp.sum(rise)
     time = jnp.arange(num_frames) * seconds
     centre = jnp.sum(rise * time)
     return {
-        "level": 10 * jnp.log10(jnp.maximum(jnp.mean(magnitude**2), 1e-12)),
-        "centroid": jnp.log2(jnp.maximum(jnp.sum(hertz * magnitude) / total, 1.0)),
+        "level": 10 * jnp.log10(jnp.maximum(jnp.mean(power), 1e-12)),
+        "centroid": jnp.log2(jnp.maximum(jnp.sum(hertz * power) / total, 1.0)),
         "attack": jnp.sqrt(12 * jnp.sum(rise * (time - centre) ** 2) + 1e-12),
     }
 
@@ -230,7 +231,7 @@ def transposition(magnitude, change):
       semitones: []. share: [] of the change (of its energy) that this and a gain explain.
     """
     bins = jnp.arange(magnitude.shape[1])
-    # Five points: a window's lobe is four bins wide, and two neighbours miss a quarter of its slope.
+    # Five points: a window's lobe is four bins wide, of whose slope two neighbours miss a quarter.
     near = jnp.pad(magnitude, ((0, 0), (2, 2)))
     slope = (8 * (near[:, 3:-1] - near[:, 1:-3]) - (near[:, 4:] - near[:, :-4])) / 12
     slope *= bins * jnp.log(2.0)
