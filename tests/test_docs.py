@@ -422,17 +422,33 @@ def test_diff_applies_and_changes_what_it_trains(changed, diff):
     assert figures["magnitude"] == pytest.approx(changed[None]["magnitude"], rel=1e-4)
 
 
-def test_laplace_recipe_is_the_density_of_its_name():
-    """The worked recipe against SciPy."""
-    (text,) = [b.text for b in DIFFS if "laplace_nll" in b.text]
+def recipe(name):
+    """A function that a diff adds, with the modules that its file has."""
+    (text,) = [b.text for b in DIFFS if f"def {name}(" in b.text]
     added = "\n".join(line[1:] for line in text.splitlines() if re.match(r"\+(?!\+\+)", line))
-    namespace = {"jnp": jax.numpy}
-    exec(added[: added.index("return") + added[added.index("return") :].index("\n")], namespace)
-    rng = np.random.default_rng(0)
-    x, mean = rng.normal(size=(2, 40))
-    got = namespace["laplace_nll"](x, mean, np.log(0.7))
-    want = -scipy.stats.laplace.logpdf(x, mean, 0.7 / np.sqrt(2)).sum()
+    start = added.index(f"def {name}(")
+    end = added.index("\n", added.index("return", start))
+    namespace = {"jnp": jax.numpy, "jax": jax, "LOG_2PI": np.log(2 * np.pi)}
+    exec(added[start:end], namespace)
+    return namespace[name]
+
+
+def test_logistic_recipe_is_the_density_of_its_name():
+    """The worked recipe against SciPy."""
+    x, mean = np.random.default_rng(0).normal(size=(2, 40))
+    got = recipe("logistic_nll")(x, mean, np.log(0.7))
+    want = -scipy.stats.logistic.logpdf(x, mean, 0.7 * np.sqrt(3) / np.pi).sum()
     assert got == pytest.approx(want, rel=1e-5)
+
+
+def test_kl_to_the_laplace_prior_is_that_of_the_integral():
+    mean, logvar = np.array([0.3, -1.2, 0.0]), np.array([-1.0, 0.4, -4.0])
+    got = recipe("laplace_prior_kl")(mean, logvar)
+    z, step = np.linspace(-12, 12, 200_001, retstep=True)
+    for i in range(3):
+        q = scipy.stats.norm(mean[i], np.exp(0.5 * logvar[i]))
+        log_ratio = q.logpdf(z) - scipy.stats.laplace.logpdf(z, scale=np.sqrt(0.5))
+        assert got[i] == pytest.approx(np.sum(q.pdf(z) * log_ratio) * step, rel=1e-4)
 
 
 # Links

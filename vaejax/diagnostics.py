@@ -197,9 +197,11 @@ def measures(magnitude, *, sample_rate: int, seconds: float) -> dict[str, jax.Ar
       seconds: between frames.
 
     Returns:
-      level: [] dB of the mean power. centroid: [] octaves above 1 Hz, of the mean frequency weighted
-      by power (by magnitude it would ripple as partials pass from bin to bin). attack: [] seconds; the spread in time of where the envelope
-      rises, scaled so that of a straight rise it is its length.
+      level: [] dB of the mean power.
+      centroid: [] octaves above 1 Hz, of the mean frequency weighted by power (by magnitude it
+      would ripple as partials pass from bin to bin).
+      attack: [] seconds; the spread in time of where the envelope rises, scaled so that of a
+      straight rise it is its length.
     """
     num_frames, num_bins = magnitude.shape
     hertz = jnp.linspace(0.0, sample_rate / 2, num_bins)
