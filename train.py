@@ -105,7 +105,7 @@ def train(config: Config, workdir: Path) -> None:
     restored = checkpoints.restore_last(config, told)
     state, best = restored or (training.create_state(config, told), {"loss": math.inf})
     step = int(state.step)
-    if step >= config.train.num_steps:
+    if step >= config.train.num_steps or _has_waited(step, best, config):
         # A run may have been killed between its last checkpoint and its prior.
         if checkpoint.load_prior(workdir, checkpoints.best_step()) is None:
             _fit_prior(checkpoints, fitted, dataset, config, workdir)
@@ -113,6 +113,7 @@ def train(config: Config, workdir: Path) -> None:
         print(
             f"{workdir} is finished at step {step}; sample from it with `python sample.py "
             f"--workdir {workdir}`, or go on with a larger --train.num_steps"
+            + (" and --train.patience" if step < config.train.num_steps else "")
         )
         return
     if restored:
@@ -143,7 +144,7 @@ def train(config: Config, workdir: Path) -> None:
         held_out.update(values)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the held-out loss is not finite at step {at}")
-        if values["loss"] < best["loss"]:
+        if values[by] < best.get(by, math.inf):
             checkpoints.save_best(at, state.ema)
             reached = {"step": at, **values}
         else:
@@ -151,6 +152,7 @@ def train(config: Config, workdir: Path) -> None:
         board.advice(at, diagnostics.advice(at, values, reached, config))
         return reached
 
+    by = config.train.best_by
     held_out: dict[str, float] = {}
     bar = tqdm(
         total=config.train.num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
@@ -159,6 +161,7 @@ def train(config: Config, workdir: Path) -> None:
         if step == 0:
             best = first = measure(0)
         pending: list[dict] = []
+        stopped_early = False
         clock, pause = time.perf_counter(), 0.0
         while step < config.train.num_steps:
             state, metrics = run_steps(state, step)
@@ -210,10 +213,11 @@ def train(config: Config, workdir: Path) -> None:
             if step % config.train.save_every_steps == 0 or is_last:
                 checkpoints.save_last(state, best)
             pause += time.perf_counter() - begun
-            if stopping and not is_last:
+            stopped_early = not is_last and _has_waited(step, best, config)
+            if (stopping or stopped_early) and not is_last:
                 checkpoints.save_last(state, best)
                 break
-        if step == config.train.num_steps:
+        if step == config.train.num_steps or stopped_early:
             board.finish(best)
     finally:
         stop.restore()
@@ -224,7 +228,7 @@ def train(config: Config, workdir: Path) -> None:
 
     best_step = _fit_prior(checkpoints, fitted, dataset, config, workdir)
     checkpoints.close()
-    if stop.requested and step < config.train.num_steps:
+    if stop.requested and step < config.train.num_steps and not stopped_early:
         raise cli.Interrupted(f"interrupted at step {step}; saved; the same command goes on")
     begun_at = (
         f" (at step 0, where it is PCA: {first['loss']:.6g} and {first['mel_l1_db']:.2f})"
@@ -235,7 +239,27 @@ def train(config: Config, workdir: Path) -> None:
         f"best at step {best_step}: held-out loss {best['loss']:.6g} nats, audio within "
         f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {time.time() - started:.0f} s in all"
     )
+    print(
+        diagnostics.when_to_stop(
+            _held_out(workdir / "metrics.jsonl", by),
+            num_steps=config.train.num_steps,
+            patience=config.train.patience,
+            name=by,
+        )
+    )
     print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
+
+
+def _has_waited(step: int, best: dict[str, float], config: Config) -> bool:
+    """Whether the best evaluation is as far back as patience goes."""
+    patience = config.train.patience * config.train.eval_every_steps
+    return 0 < patience <= step - best.get("step", step)
+
+
+def _held_out(path: Path, name: str) -> dict[int, float]:
+    """Step -> a figure of the held-out sounds, out of metrics.jsonl."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {line["step"]: line[name] for line in lines if line["split"] == "held_out"}
 
 
 def _fit_prior(checkpoints, fitted, dataset, config: Config, workdir: Path) -> int:
@@ -247,6 +271,8 @@ def _fit_prior(checkpoints, fitted, dataset, config: Config, workdir: Path) -> i
     step, params = checkpoints.restore_best(config, dataset.told.condition_dim)
     untold, told = evaluation.fit_prior(params, fitted, dataset, config)
     checkpoint.save_prior(workdir, untold, told, step)
+    scores = ", ".join(f"{name} {value:.1f}" for name, value in untold.log_likelihoods.items())
+    print(f"prior: {list(untold.log_likelihoods)[-1]} (nats per held-out latent: {scores})")
     posteriors = untold.posteriors
     num = len(posteriors.rows)
     shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)

@@ -120,12 +120,14 @@ def test_prior_comes_back_for_its_own_step_only(tmp_path):
     rng = np.random.default_rng(0)
     posteriors = checkpoint.Posteriors(np.arange(5), rng.normal(size=(5, 3)), np.ones((5, 3)))
     assert checkpoint.load_prior(tmp_path, 4) is None
-    untold = checkpoint.Aggregate(prior, posteriors)
+    untold = checkpoint.Aggregate(prior, posteriors, {"N(0, I)": -4.5})
     checkpoint.save_prior(tmp_path, untold, None, 4)
     loaded, told = checkpoint.load_prior(tmp_path, 4)
     equal(loaded, untold)
     assert told is None
-    told = checkpoint.Aggregate(prior, posteriors._replace(means=-posteriors.means))
+    windows = priors.fit_windows(*rng.uniform(1, 2, (2, 40, 3)), rng.normal(size=(4, 3)))
+    scores = {"mixture": -5.0, "windows": -4.0}
+    told = checkpoint.Aggregate(windows, posteriors._replace(means=-posteriors.means), scores)
     checkpoint.save_prior(tmp_path, untold, told, 4)
     for loaded, saved in zip(checkpoint.load_prior(tmp_path, 4), (untold, told), strict=True):
         equal(loaded, saved)

@@ -240,3 +240,24 @@ def test_factors_are_recovered_as_far_as_they_are_linear_in_z():
     assert got["sometimes"]["sounds"] == 66
     assert "constant" not in got
     assert "rare" not in got
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({0: 10.0, 50: 8.0, 100: 4.0}, ["still falling", "67%", "--train.num_steps 200"]),
+        ({0: 10.0, 50: 4.01, 75: 4.005, 100: 4.0}, ["has settled"]),
+        ({0: 10.0, 50: 4.0, 100: 5.0}, ["best at step 50 of 100", "--train.patience"]),
+        ({0: 4.0, 50: 5.0, 100: 6.0}, ["best at step 0 of 100", "more sounds"]),
+    ],
+)
+def test_a_finished_run_says_whether_it_was_long_enough(values, words):
+    text = diagnostics.when_to_stop(values, num_steps=100, patience=0)
+    for word in words:
+        assert word in text
+    assert "\n" not in text
+
+
+def test_patience_is_not_recommended_to_who_has_it():
+    text = diagnostics.when_to_stop({0: 9.0, 10: 1.0, 20: 2.0}, num_steps=100, patience=1)
+    assert "--train.patience" not in text

@@ -32,7 +32,7 @@ def mixture(covariances):
 
 
 def draws(mixture, num, temperature=1.0, seed=0):
-    one = partial(priors.draw, mixture=mixture, temperature=temperature)
+    one = partial(priors.draw, prior=mixture, temperature=temperature)
     keys = jax.random.split(jax.random.key(seed), num)
     z, component = jax.jit(jax.vmap(one))(keys)
     return np.asarray(z, np.float64), np.asarray(component)
@@ -163,3 +163,95 @@ def test_fit_is_the_same_for_the_same_seed(two_clusters):
     )
     for left, right in zip(a, b, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+# Windows
+
+
+@pytest.fixture(scope="module")
+def windows():
+    rng = np.random.default_rng(5)
+    means = rng.normal(size=(60, 3)) * [3.0, 1.0, 0.3]
+    fitted = priors.fit_windows(means, rng.uniform(0.01, 0.1, means.shape), means[::6] + 0.1)
+    return fitted._replace(local=jnp.float32(0.5))
+
+
+def window_covariance(windows, n):
+    """In NumPy, from the docstring of `Windows`."""
+    means, shared = np.asarray(windows.means, np.float64), np.asarray(windows.shared, np.float64)
+    ways = means[np.asarray(windows.neighbours)[n]] - means[n]
+    local = float(windows.local) * ways.T @ ways / len(ways)
+    return local + shared @ shared.T + np.diag(windows.variances[n])
+
+
+def test_neighbours_are_the_nearest_others_in_units_of_the_posterior(windows):
+    scaled = np.asarray(windows.means) / np.sqrt(np.asarray(windows.variances).mean(0))
+    for n in range(0, 60, 7):
+        distance = np.linalg.norm(scaled - scaled[n], axis=1)
+        nearest = np.argsort(distance)[1 : 1 + windows.neighbours.shape[1]]
+        assert set(nearest) == set(np.asarray(windows.neighbours[n]))
+
+
+def test_log_density_of_windows_matches_scipy(windows):
+    z = np.random.default_rng(1).normal(size=(20, 3)) * [3.0, 1.0, 0.3]
+    got = jax.jit(jax.vmap(partial(priors.log_density, windows)))(jnp.float32(z))
+    parts = [
+        stats.multivariate_normal(windows.means[n], window_covariance(windows, n)).pdf(z)
+        for n in range(60)
+    ]
+    # The nearest 32 of 60 windows stand for all: a lower bound, and a close one.
+    missing = np.log(np.mean(parts, 0)) - np.asarray(got)
+    assert missing.min() > -2e-3
+    assert missing.max() < 0.05
+    some = windows._replace(chosen=jnp.arange(4, 24))
+    got = jax.jit(jax.vmap(partial(priors.log_density, some)))(jnp.float32(z))
+    np.testing.assert_allclose(got, np.log(np.mean(parts[4:24], 0)), rtol=1e-3, atol=2e-3)
+
+
+def test_draws_around_a_sound_have_the_covariance_of_its_window(windows):
+    one = windows._replace(chosen=jnp.asarray([17]))
+    z, component = draws(one, 40_000)
+    assert set(component) == {17}
+    np.testing.assert_allclose(z.mean(0), windows.means[17], atol=0.03)
+    expected = window_covariance(windows, 17)
+    np.testing.assert_allclose(np.cov(z.T), expected, rtol=0.05, atol=0.01 * expected.max())
+
+
+def test_draws_come_from_around_every_chosen_sound_alike(windows):
+    _, component = draws(windows._replace(chosen=jnp.asarray([3, 9, 40])), 9_000)
+    values, counts = np.unique(component, return_counts=True)
+    assert values.tolist() == [3, 9, 40]
+    np.testing.assert_allclose(counts, 3000, rtol=0.06)
+
+
+def ring(rng, num):
+    angle = rng.uniform(0, 2 * np.pi, num)
+    return np.stack([np.cos(angle), np.sin(angle), np.zeros(num)], 1) * 3
+
+
+def test_held_out_latents_choose_windows_on_a_ring_and_a_mixture_of_two_clusters():
+    rng = np.random.default_rng(0)
+    small = {"max_components": 2, "seed": 0}
+
+    def choice(means, held_out):
+        spread = [np.full(np.shape(a), 1e-3) for a in (means, held_out)]
+        return priors.choose(means, spread[0], held_out, spread[1], **small)
+
+    bent = choice(ring(rng, 200), ring(rng, 40))
+    assert isinstance(bent.prior, priors.Windows)
+    scores = bent.log_likelihoods
+    assert list(scores)[-1] == "windows"
+    assert scores["windows"] > scores["mixture"] + 0.5 > scores["N(0, I)"]
+
+    def clusters(num):
+        return rng.normal(size=(num, 3)) + 20 * rng.integers(2, size=(num, 1))
+
+    flat = choice(clusters(200), clusters(60))
+    assert isinstance(flat.prior, Mixture)
+    assert list(flat.log_likelihoods)[-1] == "mixture"
+
+
+def test_few_sounds_get_no_windows():
+    means = np.random.default_rng(0).normal(size=(8, 3))
+    choice = priors.choose(means, 0.1 + 0 * means, means, 0.1 + 0 * means, max_components=1, seed=0)
+    assert set(choice.log_likelihoods) == {"N(0, I)", "mixture"}

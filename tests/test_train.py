@@ -79,6 +79,22 @@ def assert_one_line(done, code, *words):
 # End to end
 
 
+def test_training_stops_when_patience_is_over_and_is_finished_then(call, tiny, tmp_path, folder):
+    command = ("train", *tiny, "--data", folder, "--workdir", tmp_path / "run")
+    # Weights that do not move never get better.
+    command += ("--train.learning_rate", "1e-30", "--train.patience", "1")
+    command += ("--train.best_by", "mel_l1_db")
+    done = call(*command)
+    assert done.code == 0, done.err
+    assert last_logged(tmp_path / "run") == 10
+    assert "the held-out mel_l1_db was best at step 0 of 10" in done.out
+    assert "prior: " in done.out
+    again = call(*command)
+    assert again.code == 0, again.err
+    assert "is finished at step 10" in again.out
+    assert "--train.patience" in again.out
+
+
 def test_run_folder_holds_what_the_layout_promises(trained, folder):
     config = json.loads((trained / "config.json").read_text())
     assert config["data"]["source"] == str(folder)
@@ -100,7 +116,7 @@ def test_nothing_in_the_run_folder_is_pickled(trained):
         assert path.suffix not in (".pkl", ".pickle", ".pt"), path
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as stored:
-                assert all(stored[name].dtype.kind in "fiub" for name in stored)
+                assert all(stored[name].dtype.kind in "fiubU" for name in stored)
 
 
 def test_metrics_have_a_line_for_every_logged_step(trained):

@@ -32,7 +32,7 @@ from vaejax.features import Statistics
 from vaejax.generate import Instrument
 from vaejax.metrics import Embedding
 from vaejax.models.linear import Linear
-from vaejax.priors import Mixture
+from vaejax.priors import Mixture, Prior, Windows
 from vaejax.training import Fitted, TrainState, create_state
 
 FITTED_PARTS: dict[str, Any] = {"statistics": Statistics, "linear": Linear, "embedding": Embedding}
@@ -52,9 +52,11 @@ class Posteriors(NamedTuple):
 class Aggregate(NamedTuple):
     """The aggregate posterior."""
 
-    prior: Mixture
+    prior: Prior
     """The density fitted to it."""
     posteriors: Posteriors
+    log_likelihoods: dict[str, float]
+    """Of the densities it was chosen from (`priors.Choice`), nats per held-out sound."""
 
 
 class Run(NamedTuple):
@@ -242,6 +244,8 @@ def save_prior(workdir: Path, untold: Aggregate, told: Aggregate | None, step: i
             arrays |= {f"{prefix}{k}": v for k, v in aggregate.prior._asdict().items()}
             parts = aggregate.posteriors._asdict()
             arrays |= {f"{prefix}posteriors.{k}": v for k, v in parts.items()}
+            arrays[f"{prefix}candidates"] = list(aggregate.log_likelihoods)
+            arrays[f"{prefix}log_likelihoods"] = list(aggregate.log_likelihoods.values())
     save_arrays(workdir / "prior.npz", arrays)
 
 
@@ -255,9 +259,18 @@ def load_prior(workdir: Path, step: int) -> tuple[Aggregate, Aggregate | None] |
             return None
 
         def read(prefix: str) -> Aggregate:
+            kind = Windows if f"{prefix}neighbours" in arrays else Mixture
             return Aggregate(
-                Mixture(*(jnp.asarray(arrays[prefix + k]) for k in Mixture._fields)),
+                kind(*(jnp.asarray(arrays[prefix + k]) for k in kind._fields)),
                 Posteriors(*(arrays[f"{prefix}posteriors.{k}"] for k in Posteriors._fields)),
+                {
+                    str(name): float(value)
+                    for name, value in zip(
+                        arrays[f"{prefix}candidates"],
+                        arrays[f"{prefix}log_likelihoods"],
+                        strict=True,
+                    )
+                },
             )
 
         return read(""), read("told.") if "told.posteriors.rows" in arrays else None

@@ -234,6 +234,10 @@ class Train:
     """Steps between measurements on the held-out sounds."""
     save_every_steps: int = 100
     """Steps between checkpoints: what a lost connection costs at most."""
+    best_by: Literal["loss", "mel_l1_db", "lsd_db"] = "loss"
+    """Held-out figure by which the best weights are kept: the loss, or a distance in audio."""
+    patience: int = 0
+    """Evaluations without a better one after which training stops; 0 goes on to num_steps."""
     eval_clips: int = 256
     """Held-out sounds measured at an evaluation, at most."""
     board_clips: int = 4
@@ -315,6 +319,7 @@ RESUMABLE = frozenset(
         "train.eval_every_steps",
         "train.save_every_steps",
         "train.board_clips",
+        "train.patience",
         "sound.inversion",
         "sound.iterations",
         "sound.peak_db",
@@ -375,6 +380,7 @@ NOT_NEGATIVE = (
     "train.warmup_steps",
     "train.weight_decay",
     "train.board_clips",
+    "train.patience",
     "sound.fade_out_ms",
     "data.synth_seed",
 )

@@ -129,6 +129,37 @@ def collapse_warning(held_out: Mapping[str, float], config: Config) -> str | Non
     return None
 
 
+def when_to_stop(
+    values: Mapping[int, float], *, num_steps: int, patience: int, name: str = "loss"
+) -> str:
+    """Whether a finished run was long enough, in a sentence.
+
+    Args:
+      values: step -> held-out figure, lower is better. name: of the figure.
+      num_steps: that were asked for. patience: as `train.patience`.
+    """
+    steps = sorted(values)
+    last, best = steps[-1], min(steps, key=lambda step: values[step])
+    if best == last:
+        # Of all that was gained, what came in the last quarter.
+        before = max((s for s in steps if s <= 0.75 * last), default=steps[0])
+        gained = values[steps[0]] - values[last]
+        share = (values[before] - values[last]) / gained if gained > 0 else 0.0
+        if share < 0.02:
+            return f"the held-out {name} has settled: more steps will change little"
+        return (
+            f"the held-out {name} was still falling at the last step ({share:.0%} of what was "
+            f"gained came in the last quarter): go on with --train.num_steps {2 * num_steps}"
+        )
+    text = f"the held-out {name} was best at step {best} of {last}, and rose after it: "
+    if best == steps[0]:
+        return text + "nothing was learned that holds for other sounds; more sounds would help most"
+    text += "the weights of that step are the ones that are kept"
+    if not patience:
+        text += "; --train.patience 3 stops three evaluations after the best one"
+    return text
+
+
 def advice(
     step: int, held_out: Mapping[str, float], best: Mapping[str, float], config: Config
 ) -> str:
@@ -136,8 +167,9 @@ def advice(
 
     Args:
       step: of the evaluation. held_out: its figures.
-      best: step and loss of the best evaluation so far, this one included.
+      best: step and figures of the best evaluation so far, this one included.
     """
+    by = config.train.best_by
     units, kl = int(held_out["active_units"]), held_out["kl"]
     text = collapse_warning(held_out, config) or (
         f"the latent is alive: {units} of {config.latent_dim} dimensions are in use, KL is "
@@ -145,8 +177,8 @@ def advice(
     )
     if best["step"] < step:
         text += (
-            f"; the held-out loss was best at step {int(best['step'])} ({best['loss']:.6g}, now "
-            f"{held_out['loss']:.6g}), and the weights of that step are kept: where it goes on "
+            f"; the held-out {by} was best at step {int(best['step'])} ({best[by]:.6g}, now "
+            f"{held_out[by]:.6g}), and the weights of that step are kept: where it goes on "
             "rising, the model is learning the training sounds by heart"
         )
     return text

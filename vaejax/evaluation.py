@@ -193,15 +193,14 @@ def fit_prior(
     def aggregate(known: Sounds) -> Aggregate:
         encode = partial(posterior, params, fitted)
         means, variances = over_rows(encode, known, rows)
-        held_out_means, _ = over_rows(encode, known, known.held_out_rows)
-        prior = priors.fit(
+        choice = priors.choose(
             means,
             variances,
-            held_out_means,
+            *over_rows(encode, known, known.held_out_rows),
             max_components=config.prior.max_components,
             seed=config.train.seed,
         )
-        return Aggregate(prior, Posteriors(rows, means, variances))
+        return Aggregate(choice.prior, Posteriors(rows, means, variances), choice.log_likelihoods)
 
     if sounds.told.num_facts == 0:
         return aggregate(sounds), None

@@ -15,7 +15,7 @@ import numpy as np
 from vaejax import features, metrics, models, picture, priors
 from vaejax.config import Config
 from vaejax.metrics import Embedding
-from vaejax.priors import Mixture
+from vaejax.priors import Prior
 from vaejax.signal.fade import fade_out
 from vaejax.signal.stft import stft
 from vaejax.training import Fitted, condition_of
@@ -44,7 +44,7 @@ class Instrument(NamedTuple):
     params: Any
     """The averaged weights."""
     fitted: Fitted
-    prior: Mixture
+    prior: Prior
     embedding: Embedding
 
 

@@ -22,7 +22,7 @@ from vaejax import encoding, generate, models, paths, priors
 from vaejax.checkpoint import Posteriors, Run
 from vaejax.data import files
 from vaejax.matching import make_match
-from vaejax.priors import Mixture
+from vaejax.priors import Mixture, Prior, Windows
 
 DEFAULT_NUM = 64
 # Searches of --match, and how far around the encoder's answer they start.
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
     """File name of sound i, with subfolders and without suffix."""
     about: dict[str, Any]
     """What every line of the manifest says."""
-    prior: Mixture | None = None
+    prior: Prior | None = None
     """Density to draw from, or None where `latents` are given."""
     seed: int = 0
     """Of the draws."""
@@ -80,7 +80,7 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
     return draws(mixture, about, num=num, seed=seed, temperature=temperature)
 
 
-def prior_density(run: Run, prior: str) -> Mixture:
+def prior_density(run: Run, prior: str) -> Prior:
     """The density of `aggregate`, or of `standard`: the objective's own p(z), which is N(0, I)
     unless it was learned, and stands for the other while the run is unfinished."""
     if prior == "aggregate":
@@ -89,23 +89,37 @@ def prior_density(run: Run, prior: str) -> Mixture:
     return models.prior_density(params, fitted.linear, config=run.config)
 
 
-def label_density(run: Run, label: str) -> Mixture:
-    """Where the training sounds of one folder lie, as one Gaussian.
+def label_density(run: Run, label: str) -> Prior:
+    """Where the training sounds of one folder lie.
 
     Raises:
       ValueError: no such label (lists the known ones), or an unfinished run.
     """
     chosen = rows_with_label(run, label)
-    posteriors = posteriors_of(run)
-    means, variances = posteriors.means[chosen], posteriors.variances[chosen]
-    # Shrunk towards the whole set as far as the label has few sounds.
+    return of_rows(run.instrument.prior, posteriors_of(run), chosen)
+
+
+def of_rows(prior: Prior, posteriors: Posteriors, chosen: np.ndarray) -> Prior:
+    """The density of an aggregate posterior, of some of its sounds alone.
+
+    Args:
+      prior: fitted to `posteriors`.
+      chosen: [num_clips] bool.
+
+    Returns:
+      The windows around these sounds; where the density is a mixture, one Gaussian, shrunk towards
+      the whole set as far as they are few.
+    """
+    _, means, variances = posteriors
+    if isinstance(prior, Windows):
+        return prior._replace(chosen=jnp.asarray(np.flatnonzero(chosen), jnp.int32))
     return priors.fit(
-        means,
-        variances,
-        means,
+        means[chosen],
+        variances[chosen],
+        means[chosen],
         max_components=1,
         seed=0,
-        pooled=priors.covariance(posteriors.means, posteriors.variances),
+        pooled=priors.covariance(means, variances),
     )
 
 
@@ -323,13 +337,13 @@ def posteriors_of(run: Run) -> Posteriors:
     return run.posteriors
 
 
-def draws(mixture: Mixture, about, *, num: int, seed: int, temperature: float) -> Plan:
+def draws(prior: Prior, about, *, num: int, seed: int, temperature: float) -> Plan:
     """Sounds drawn from a density; `about` is what the manifest says of them, `label` included."""
     return Plan(
         num=num,
         stems=numbered(num, about["label"]),
         about={**about, "seed": seed, "temperature": temperature},
-        prior=mixture,
+        prior=prior,
         seed=seed,
         temperature=temperature,
     )

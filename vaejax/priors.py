@@ -1,11 +1,17 @@
-"""Where new latents are drawn from: N(0, I), or a mixture fitted to the aggregate posterior.
+"""Where new latents are drawn from: N(0, I), or a density fitted to the aggregate posterior.
 
 The aggregate posterior q(z) = mean_n q(z | x_n) is where the decoder has learnt to decode, and
-after training it is not N(0, I). It is summarised by a Gaussian mixture with full covariances
-(expectation-maximisation; Dempster et al. 1977), whose number of components is chosen by the
-likelihood of posterior means of held-out sounds.
+after training it is not N(0, I). Two densities are fitted to it, and the one that gives the latents
+of held-out sounds the higher likelihood is kept:
+
+- a Gaussian mixture with full covariances (expectation-maximisation; Dempster et al. 1977), of 1,
+  2, 4, ... components;
+- manifold Parzen windows (Vincent & Bengio 2003): a Gaussian around every training sound, long
+  along the way to its neighbours and narrow across it. Sounds lie near a surface that bends, which
+  few components cannot follow.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,6 +21,16 @@ from jax.scipy.special import logsumexp
 
 # Of expectation-maximisation.
 NUM_ITERS = 30
+# Windows: numbers of neighbours, and the two weights of the covariance, of which held-out latents
+# choose.
+NEIGHBOURS = (8, 16, 32)
+LOCAL = (0.25, 0.5, 1.0)
+SHARED = (0.0625, 0.125, 0.25, 0.5)
+# Windows that a density is summed over, the nearest ones; what is left out makes it a bound from
+# below, off by a few hundredths of a nat.
+NUM_NEAREST = 32
+# Draws of the posterior of each held-out sound that a density is judged by.
+NUM_JUDGED = 4
 
 
 class Mixture(NamedTuple):
@@ -28,39 +44,100 @@ class Mixture(NamedTuple):
     """[num_components, latent_dim, latent_dim], lower triangular factors of the covariances."""
 
 
+class Windows(NamedTuple):
+    """Manifold Parzen windows over z. The covariance around sound n, whose neighbours are n_j, is
+
+    local mean_j (mean[n_j] - mean[n]) (mean[n_j] - mean[n])' + shared shared' + diag(var[n])
+    """
+
+    means: jax.Array
+    """[num_clips, latent_dim], posterior means of the training sounds."""
+    variances: jax.Array
+    """[num_clips, latent_dim], their posterior variances."""
+    neighbours: jax.Array
+    """[num_clips, num_neighbours] int32, the sounds nearest to each."""
+    local: jax.Array
+    """[], weight of the way to the neighbours."""
+    shared: jax.Array
+    """[latent_dim, latent_dim], lower triangular factor of what all windows have in common."""
+    chosen: jax.Array
+    """[num_chosen] int32, the sounds around which is drawn: all, or those of one label."""
+
+
+Prior = Mixture | Windows
+
+
 def standard(latent_dim: int) -> Mixture:
     """N(0, I) as a mixture of one."""
     return Mixture(jnp.zeros(1), jnp.zeros((1, latent_dim)), jnp.eye(latent_dim)[None])
 
 
-def draw(key, mixture: Mixture, *, temperature):
+def draw(key, prior: Prior, *, temperature):
     """One latent.
 
     Args:
       key: of this draw.
-      temperature: scale of the deviation from the component's mean; 1 is the fitted density, 0 the
-        mean itself.
+      temperature: scale of the deviation from the centre of the component; 1 is the fitted
+        density, 0 the centre itself.
 
     Returns:
-      z [latent_dim], and the component [] int32 it came from.
+      z [latent_dim], and the component [] int32 it came from (of `Windows`, the training sound).
     """
     component_key, eps_key = jax.random.split(key)
-    component = jax.random.categorical(component_key, mixture.log_weights)
-    eps = jax.random.normal(eps_key, mixture.means.shape[1:])
-    deviation = jnp.dot(mixture.cholesky[component], eps, precision=jax.lax.Precision.HIGHEST)
-    return mixture.means[component] + temperature * deviation, component
+    dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+    if isinstance(prior, Mixture):
+        component = jax.random.categorical(component_key, prior.log_weights)
+        eps = jax.random.normal(eps_key, prior.means.shape[1:])
+        deviation = dot(prior.cholesky[component], eps)
+    else:
+        component = jax.random.choice(component_key, prior.chosen)
+        ways = _ways(prior, component)
+        along_key, shared_key, own_key = jax.random.split(eps_key, 3)
+        deviation = dot(jax.random.normal(along_key, ways.shape[:1]), ways)
+        deviation += dot(prior.shared, jax.random.normal(shared_key, prior.means.shape[1:]))
+        own = jax.random.normal(own_key, prior.means.shape[1:])
+        deviation += jnp.sqrt(prior.variances[component]) * own
+    return prior.means[component] + temperature * deviation, component
 
 
-def log_density(mixture: Mixture, z):
+def _ways(windows: Windows, index):
+    """[num_neighbours, latent_dim], whose Gram matrix is the local part of a covariance."""
+    neighbours = windows.neighbours[index]
+    ways = windows.means[neighbours] - windows.means[index]
+    return ways * jnp.sqrt(windows.local / neighbours.shape[0])
+
+
+def log_density(prior: Prior, z):
     """log p(z) of one latent [latent_dim], in nats."""
+    if isinstance(prior, Mixture):
+        log_weights, means, factors = prior
+    else:
+        # Of the windows that reach this far, the nearest.
+        num = prior.chosen.shape[0]
+        scale = jnp.mean(prior.variances, 0) + jnp.sum(prior.shared**2, 1)
+        distance = jnp.sum((prior.means[prior.chosen] - z) ** 2 / scale, 1)
+        nearest = prior.chosen[jax.lax.top_k(-distance, min(NUM_NEAREST, num))[1]]
+        log_weights = jnp.full(nearest.shape, -jnp.log(num))
+        means = prior.means[nearest]
+        factors = jax.vmap(partial(_factor, prior))(nearest)
 
     def one(mean, cholesky):
         white = jax.scipy.linalg.solve_triangular(cholesky, z - mean, lower=True)
         log_det = jnp.sum(jnp.log(jnp.diagonal(cholesky)))
         return -0.5 * jnp.sum(white**2) - log_det - 0.5 * z.shape[0] * jnp.log(2 * jnp.pi)
 
-    densities = jax.vmap(one)(mixture.means, mixture.cholesky)
-    return logsumexp(densities + mixture.log_weights)
+    return logsumexp(jax.vmap(one)(means, factors) + log_weights)
+
+
+def _factor(windows: Windows, index):
+    """Lower triangular factor [latent_dim, latent_dim] of the covariance around a sound."""
+    dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+    ways = _ways(windows, index)
+    return jnp.linalg.cholesky(
+        dot(ways.T, ways)
+        + dot(windows.shared, windows.shared.T)
+        + jnp.diag(windows.variances[index] + 1e-6)
+    )
 
 
 def covariance(means, variances):
@@ -69,6 +146,90 @@ def covariance(means, variances):
     means, variances = np.asarray(means, np.float64), np.asarray(variances, np.float64)
     deviation = means - means.mean(0)
     return deviation.T @ deviation / len(means) + np.diag(variances.mean(0))
+
+
+class Choice(NamedTuple):
+    """A fitted density, and what it was chosen from."""
+
+    prior: Prior
+    log_likelihoods: dict[str, float]
+    """Of each candidate, in nats per held-out sound; the last one is that of the prior."""
+
+
+def choose(
+    means, variances, held_out_means, held_out_variances, *, max_components: int, seed: int
+) -> Choice:
+    """Fits every kind of density and keeps the one under which held-out sounds are likeliest.
+
+    Args:
+      means, variances: [num_clips, latent_dim], posteriors of training sounds.
+      held_out_means, held_out_variances: [num_held_out, latent_dim], posteriors of held-out ones.
+      max_components: as of `fit`.
+      seed: of the starts, and of the draws that the densities are judged by.
+    """
+    rng = np.random.default_rng(seed)
+    eps = rng.standard_normal((NUM_JUDGED, *np.shape(held_out_means)))
+    judged = (held_out_means + np.sqrt(held_out_variances) * eps).reshape(-1, eps.shape[-1])
+    judged = jnp.asarray(judged, jnp.float32)
+    candidates: dict[str, Prior] = {
+        "N(0, I)": standard(eps.shape[-1]),
+        "mixture": fit(means, variances, judged, max_components=max_components, seed=seed),
+    }
+    if len(means) > min(NEIGHBOURS):
+        candidates["windows"] = fit_windows(means, variances, judged)
+    scores = {name: float(_score(prior, judged)) for name, prior in candidates.items()}
+    best = max(scores, key=lambda name: scores[name])
+    scores[best] = scores.pop(best)
+    return Choice(candidates[best], scores)
+
+
+@jax.jit
+def _score(prior: Prior, points):
+    """Mean of log p(z) over points [num, latent_dim]."""
+    return jnp.mean(jax.lax.map(partial(log_density, prior), points, batch_size=16))
+
+
+def fit_windows(means, variances, held_out) -> Windows:
+    """Fits manifold Parzen windows, of the widths that held-out latents prefer.
+
+    Args:
+      means, variances: [num_clips, latent_dim], posteriors of more training sounds than the
+        fewest neighbours tried.
+      held_out: [num, latent_dim], draws from the posteriors of held-out sounds.
+    """
+    means, variances = np.asarray(means, np.float32), np.asarray(variances, np.float32)
+    order = _nearest(means / np.sqrt(variances.mean(0)), min(max(NEIGHBOURS), len(means) - 1))
+    best, best_score = None, -np.inf
+    for num in NEIGHBOURS:
+        if num > order.shape[1]:
+            continue
+        neighbours = order[:, :num]
+        ways = (means[neighbours] - means[:, None]).reshape(-1, means.shape[1])
+        common = ways.T @ ways / len(ways)
+        factor = np.linalg.cholesky(common + 1e-6 * np.eye(len(common), dtype=np.float32))
+        for local in LOCAL:
+            for shared in SHARED:
+                windows = Windows(
+                    means=jnp.asarray(means),
+                    variances=jnp.asarray(variances),
+                    neighbours=jnp.asarray(neighbours),
+                    local=jnp.asarray(local, jnp.float32),
+                    shared=jnp.asarray(np.sqrt(shared) * factor, jnp.float32),
+                    chosen=jnp.arange(len(means), dtype=jnp.int32),
+                )
+                score = float(_score(windows, held_out))
+                if score > best_score:
+                    best, best_score = windows, score
+    assert best is not None, "fewer sounds than neighbours"
+    return best
+
+
+def _nearest(points, num: int):
+    """[len(points), num] int32, the nearest others of each point, nearest first."""
+    squares = np.sum(points**2, 1)
+    distance = squares[:, None] + squares[None] - 2 * points @ points.T
+    np.fill_diagonal(distance, np.inf)
+    return np.argsort(distance, axis=1, kind="stable")[:, :num].astype(np.int32)
 
 
 def fit(

@@ -19,7 +19,7 @@ from vaejax import attributes, conditions, generate, latents, told
 from vaejax.checkpoint import Run
 from vaejax.export.wav import LATENTS, MANIFEST
 from vaejax.latents import Plan
-from vaejax.priors import Mixture
+from vaejax.priors import Prior
 
 
 class Original(NamedTuple):
@@ -141,7 +141,7 @@ def _stored(run: Run, original: Original) -> np.ndarray | None:
 
 def _drawn(run: Run, original: Original, *, temperature: float | None, workdir: Path) -> np.ndarray:
     """The latents [num, latent_dim], drawn again with their keys."""
-    densities: dict[str, Mixture] = {}
+    densities: dict[str, Prior] = {}
     drawer = generate.make_drawer()
     rows = []
     for row in original.rows:
@@ -158,7 +158,7 @@ def _drawn(run: Run, original: Original, *, temperature: float | None, workdir: 
     return np.stack(rows)
 
 
-def _density(run: Run, row: dict[str, Any], original: Original, workdir: Path) -> Mixture:
+def _density(run: Run, row: dict[str, Any], original: Original, workdir: Path) -> Prior:
     """What a sound was drawn from."""
     kind = row.get("prior") if row.get("seed") is not None else None
     if row.get("facts") and kind in ("told", "label"):

@@ -19,7 +19,7 @@ import numpy as np
 from vaejax import checkpoint, conditions, encoding, generate, latents, told
 from vaejax.checkpoint import Run
 from vaejax.keys import Keys
-from vaejax.priors import Mixture
+from vaejax.priors import Prior
 
 
 class Synthesizer(Run):
@@ -79,7 +79,7 @@ class Synthesizer(Run):
             raise ValueError(f"temperature={temperature} must not be negative")
         if prior not in ("aggregate", "standard"):
             raise ValueError(f"prior={prior!r} must be 'aggregate' or 'standard'")
-        density: Mixture
+        density: Prior
         if (asked := self._asked(label, pitch)) is not None:
             asked.facts(self)  # whether it can be told
             density = told.density(self, label)

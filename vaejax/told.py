@@ -18,7 +18,7 @@ from vaejax import conditions, encoding, generate, latents, priors
 from vaejax.checkpoint import Aggregate, Run
 from vaejax.keys import Keys, midi_of_hz
 from vaejax.latents import Plan
-from vaejax.priors import Mixture
+from vaejax.priors import Prior
 from vaejax.signal.pitch import CLEAR, pitch
 
 # Folded into the key of a sound for the training sound whose facts it borrows.
@@ -42,7 +42,7 @@ def aggregate_of(run: Run) -> Aggregate:
     return run.told
 
 
-def density(run: Run, label: str | None) -> Mixture:
+def density(run: Run, label: str | None) -> Prior:
     """Where z lies when the model is told all that is known, of one label or of all.
 
     Raises:
@@ -51,16 +51,7 @@ def density(run: Run, label: str | None) -> Mixture:
     told = aggregate_of(run)
     if label is None:
         return told.prior
-    chosen = latents.rows_with_label(run, label)
-    posteriors = told.posteriors
-    return priors.fit(
-        posteriors.means[chosen],
-        posteriors.variances[chosen],
-        posteriors.means[chosen],
-        max_components=1,
-        seed=0,
-        pooled=priors.covariance(posteriors.means, posteriors.variances),
-    )
+    return latents.of_rows(told.prior, told.posteriors, latents.rows_with_label(run, label))
 
 
 class Asked(NamedTuple):
