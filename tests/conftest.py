@@ -46,7 +46,7 @@ from vaejax.config import (  # noqa: E402
     Prior,
     Train,
 )
-from vaejax.data import corpus  # noqa: E402
+from vaejax.data import pack  # noqa: E402
 from vaejax.data.sounds import Sounds, describe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,7 +135,7 @@ def small_sounds(config: Config, num: int) -> Sounds:
         tone = partials * np.exp(-decay * t) * np.minimum(1, t * 400)
         tones.append(np.round(32767 * tone / np.abs(tone).max()).astype(np.int16))
     labels = [("low", "high")[i % 2] for i in range(num)]
-    packed = corpus.Corpus(
+    packed = pack.Corpus(
         clips=np.stack(tones),
         lengths=np.full(num, samples, np.int32),
         names=[f"{labels[i]}/{i:04d}.wav" for i in range(num)],

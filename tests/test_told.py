@@ -10,7 +10,7 @@ import soundfile
 
 from vaejax import checkpoint, conditions, evaluation, generate, latents, told, training
 from vaejax.config import Condition
-from vaejax.data import corpus
+from vaejax.data import pack
 from vaejax.data.sounds import describe
 from vaejax.keys import Keys
 from vaejax.signal.pitch import pitch
@@ -34,7 +34,7 @@ def notes(config, num):
         tone = sum(rng.uniform(0.5, 1) / n * np.sin(2 * np.pi * n * hz * t) for n in range(1, 8))
         tone *= np.exp(-t * (2 if label == "held" else 15)) * np.minimum(1, t * 400)
         clips.append(np.round(32767 * tone / np.abs(tone).max()).astype(np.int16))
-    packed = corpus.Corpus(
+    packed = pack.Corpus(
         clips=np.stack(clips),
         lengths=np.full(num, samples, np.int32),
         names=[f"{labels[i]}/{i:03d}.wav" for i in range(num)],

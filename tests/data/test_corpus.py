@@ -14,7 +14,8 @@ import pytest
 import soundfile
 
 import vaejax.data
-from vaejax.data import corpus, files
+from vaejax.data import cache, corpus, files, pack
+from vaejax.data.__main__ import main
 from vaejax.data.corpus import load_folder, load_synth, summary
 
 RATE = 8_000
@@ -299,6 +300,100 @@ def test_remains_of_a_killed_build_are_removed(folder, load, tmp_path):
     assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
 
 
+# Builds that are killed
+
+
+@pytest.fixture
+def killed_after(load, monkeypatch):
+    """Builds the pack of a folder until a number of files were decoded; the kill comes then."""
+
+    def build(folder, num):
+        left, condition = [num], files.condition
+
+        def die(*args, **kwargs):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return condition(*args, **kwargs)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "condition", die)
+            with pytest.raises(KeyboardInterrupt):
+                load(folder, num_workers=1)
+
+    return build
+
+
+def test_a_killed_build_is_gone_on_with(folder, load, killed_after, decoded, tmp_path):
+    killed_after(folder, 3)
+    assert cache_files(tmp_path) == ["clips", "clips", "lock"]
+    decoded.clear()
+    resumed = load(folder)
+    assert decoded == ["top.wav"]
+    assert_equal(resumed, load(folder, cache_dir=tmp_path / "fresh"))
+    assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
+
+
+def test_a_killed_build_is_gone_on_with_when_files_have_changed(
+    folder, load, killed_after, decoded, tmp_path
+):
+    killed_after(folder, 3)
+    write(folder / "a-new-one.wav", hz=77)
+    write(folder / "kick/a.wav", hz=999, seconds=0.07)
+    decoded.clear()
+    resumed = load(folder)
+    assert "b.wav" not in decoded
+    assert {"a-new-one.wav", "a.wav"} <= set(decoded)
+    assert_equal(resumed, load(folder, cache_dir=tmp_path / "fresh"))
+    assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
+
+
+@pytest.mark.parametrize("torn", [".journal", ".tmp"])
+def test_what_a_power_cut_tore_is_decoded_again(folder, load, killed_after, tmp_path, torn):
+    killed_after(folder, 3)
+    (path,) = (tmp_path / "cache").glob(f"*/*{torn}")
+    path.write_bytes(path.read_bytes()[:-1000] + bytes(990))
+    assert_equal(load(folder), load(folder, cache_dir=tmp_path / "fresh"))
+
+
+# Making room
+
+
+def test_the_cache_is_listed_and_pruned_by_last_use(folder, load, tmp_path, capsys):
+    load(folder)
+    load(folder, pack_samples=500)
+    for age, entry in enumerate(cache.entries(tmp_path / "cache")):
+        os.utime(entry.directory / "index.json", (1e9 + age, 1e9 + age))
+        for path in entry.directory.iterdir():
+            os.utime(path, (1e9, 1e9))
+    load(folder)  # now used last
+    (tmp_path / "cache/mine").mkdir()
+    (tmp_path / "cache/mine/file").write_text("not of this program")
+    old, new = cache.entries(tmp_path / "cache")
+    assert (old.num_clips, new.num_clips) == (4, 4)
+    assert new.used > old.used
+    with pytest.raises(SystemExit):
+        main(["--keep", "-1"])
+    main(["--keep", str(new.num_bytes / 1e9), "--cache_dir", str(tmp_path / "cache")])
+    assert capsys.readouterr().out.count("removed") == 1
+    assert [entry.directory for entry in cache.entries(tmp_path / "cache")] == [new.directory]
+    assert (tmp_path / "cache/mine/file").exists()
+
+
+def test_rows_are_read_as_the_map_has_them_also_once_they_are_pruned(folder, load):
+    loaded = load(folder)
+    rows = np.array([3, 0, 0, 2])
+    expected = np.array(loaded.clips[rows])
+    np.testing.assert_array_equal(pack.read_rows(loaded.clips, rows), expected)
+    part = loaded.clips[1:]  # maps the same file, from elsewhere
+    np.testing.assert_array_equal(pack.read_rows(part, rows[:1] - 1), expected[:1])
+    os.unlink(loaded.clips.filename)
+    np.testing.assert_array_equal(pack.read_rows(loaded.clips, rows), expected)
+
+
+# Several at once
+
+
 def test_threads_that_start_together_build_once(folder, load, decoded):
     results = []
     threads = [threading.Thread(target=lambda: results.append(load(folder))) for _ in range(4)]
@@ -364,11 +459,11 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("VAEJAX_CACHE", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert corpus.default_cache_dir() == tmp_path / ".cache/vaejax"
+    assert cache.default_cache_dir() == tmp_path / ".cache/vaejax"
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert str(corpus.default_cache_dir()) == "/x/vaejax"
+    assert str(cache.default_cache_dir()) == "/x/vaejax"
     monkeypatch.setenv("VAEJAX_CACHE", "/y")
-    assert str(corpus.default_cache_dir()) == "/y"
+    assert str(cache.default_cache_dir()) == "/y"
 
 
 # The built-in set
@@ -378,9 +473,10 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 def synth(monkeypatch):
     """Stands in for the synthesiser; sound 2 is silent. `calls` counts the renderings."""
 
-    def render_set(*, seed, count, sample_rate, num_samples, batch_size=64):
+    def render_set(*, seed, count, sample_rate, num_samples, start=0):
         fake.calls += 1
-        for start in range(0, count, 3):
+        fake.first = start
+        for start in range(fake.first, count, 3):
             indices = np.arange(start, min(start + 3, count))
             level = np.where(indices == 2, 0, 0.5)[:, None].astype(np.float32)
             phase = (indices[:, None] + 1 + seed) * np.arange(num_samples) / 20
@@ -416,6 +512,21 @@ def test_the_built_in_set_is_packed_with_labels_and_factors(synth, tmp_path):
     assert load_synth(seed=1, count=5, **options).fingerprint != loaded.fingerprint
     assert len(load_synth(seed=0, count=6, **options)) == 5
     assert synth.calls == 3
+
+
+def test_a_killed_rendering_is_gone_on_with(synth, tmp_path, monkeypatch):
+    options = {"progress": False, **SETTINGS}
+    fsync = os.fsync
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            load_synth(seed=0, count=5, cache_dir=tmp_path / "killed", **options)
+    assert os.fsync is fsync
+    resumed = load_synth(seed=0, count=5, cache_dir=tmp_path / "killed", **options)
+    assert synth.first == 5
+    whole = load_synth(seed=0, count=5, cache_dir=tmp_path / "whole", **options)
+    assert_equal(resumed, whole)
+    np.testing.assert_array_equal(resumed.factors["pitch"], whole.factors["pitch"])
 
 
 def test_the_version_of_a_source_covers_what_it_imports(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vaejax.data import pitches
-from vaejax.data.corpus import Corpus
+from vaejax.data.pack import Corpus
 
 
 def test_pattern_reads_paths_and_leaves_the_rest_unknown():

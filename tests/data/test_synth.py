@@ -103,6 +103,9 @@ def test_sound_i_depends_on_seed_and_i_alone():
     np.testing.assert_array_equal(np.concatenate([b[3] for b in second]), np.arange(40))
     families = np.concatenate([b[1] for b in second])
     np.testing.assert_array_equal(families, np.arange(40) % len(NAMES))
+    (last,) = synth.render_set(seed=3, count=40, start=37, **SMALL)
+    np.testing.assert_array_equal(last[0], more[37:])
+    np.testing.assert_array_equal(last[3], [37, 38, 39])
     other = next(synth.render_set(seed=4, count=1, **SMALL))
     assert np.max(np.abs(other[0][0] - some[0])) > 0.1
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from vaejax.data.corpus import Corpus
+from vaejax.data.pack import Corpus
 
 LISTING = "examples.json"
 FACTORS = ("pitch", "velocity")

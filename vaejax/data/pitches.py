@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from vaejax.data.corpus import Corpus
+from vaejax.data.pack import Corpus
 from vaejax.keys import midi_number, midi_of_hz
 from vaejax.signal.pitch import CLEAR, pitch
 

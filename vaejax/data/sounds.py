@@ -7,9 +7,9 @@ import numpy as np
 from vaejax import conditions
 from vaejax.conditions import Vocabulary
 from vaejax.config import Config
+from vaejax.data import cache, nsynth, pitches, splits
 from vaejax.data import corpus as packs
-from vaejax.data import nsynth, pitches, splits
-from vaejax.data.corpus import Corpus
+from vaejax.data.pack import Corpus, read_rows
 
 
 class Sounds(NamedTuple):
@@ -39,7 +39,7 @@ class Sounds(NamedTuple):
     def read(self, rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Clips [len(rows), pack_samples] int16, lengths [len(rows)] int32 and facts [len(rows),
         num_facts] float32, in memory."""
-        return self.corpus.clips[rows], self.corpus.lengths[rows], self.facts[rows]
+        return read_rows(self.corpus.clips, rows), self.corpus.lengths[rows], self.facts[rows]
 
 
 def load(config: Config) -> Sounds:
@@ -76,7 +76,7 @@ def source_of(config: Config) -> tuple[Corpus, np.ndarray]:
         "sample_rate": data.sample_rate,
         "pack_samples": config.pack_samples,
         "trim_db": data.trim_db,
-        "cache_dir": data.cache_dir or packs.default_cache_dir(),
+        "cache_dir": data.cache_dir or cache.default_cache_dir(),
     }
     if data.source == "synth":
         loaded = packs.load_synth(seed=data.synth_seed, count=data.synth_count, **shared)

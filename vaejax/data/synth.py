@@ -82,12 +82,18 @@ def play_each(keys, factors: Factors, *, sample_rate: int, num_samples: int) -> 
 
 
 def render_set(
-    *, seed: int, count: int, sample_rate: int, num_samples: int, batch_size: int = 64
+    *,
+    seed: int,
+    count: int,
+    sample_rate: int,
+    num_samples: int,
+    batch_size: int = 64,
+    start: int = 0,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray]]:
-    """Renders `count` sounds in order, the families taking turns.
+    """Renders sounds `start` to `count` in order, the families taking turns.
 
     Sound i is of family i % len(FAMILIES) and made from fold_in(key(seed), i): it depends on
-    neither `count` nor `batch_size`, to the last bit on one backend.
+    none of `start`, `count` and `batch_size`, to the last bit on one backend.
 
     Yields:
       waveforms [b, num_samples] float32, family indices [b], factors {name: [b] float32} and
@@ -97,11 +103,11 @@ def render_set(
         batch size below 1.
     """
     _check(sample_rate, num_samples, count=count, batch_size=batch_size)
-    rounds = _rounds(jax.random.key(seed), count, sample_rate=sample_rate, num_samples=num_samples)
-    return _rebatch(rounds, batch_size)
+    size = {"sample_rate": sample_rate, "num_samples": num_samples}
+    return _rebatch(_rounds(jax.random.key(seed), start, count, **size), batch_size)
 
 
-def _rounds(key, count, *, sample_rate, num_samples):
+def _rounds(key, first, count, *, sample_rate, num_samples):
     """What `render_set` yields, one sound of each family at a time."""
     size = {"sample_rate": sample_rate, "num_samples": num_samples}
 
@@ -111,15 +117,16 @@ def _rounds(key, count, *, sample_rate, num_samples):
         return play_each(keys, factors, **size), factors
 
     num_families = len(FAMILIES)
-    upcoming = render_each(0)
-    for start in range(0, count, num_families):
+    begin = first // num_families * num_families
+    upcoming = render_each(begin)
+    for start in range(begin, count, num_families):
         waveforms, factors = upcoming
         if start + num_families < count:
             upcoming = render_each(start + num_families)  # runs while the caller uses this one
-        keep = min(num_families, count - start)
-        indices = np.arange(start, start + keep)
-        values = {name: np.asarray(value)[:keep] for name, value in factors.items()}
-        yield np.asarray(waveforms)[:keep], indices % num_families, values, indices
+        keep = slice(max(0, first - start), min(num_families, count - start))
+        indices = np.arange(start, start + num_families)[keep]
+        values = {name: np.asarray(value)[keep] for name, value in factors.items()}
+        yield np.asarray(waveforms)[keep], indices % num_families, values, indices
 
 
 def _rebatch(parts, batch_size):
