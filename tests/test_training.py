@@ -198,6 +198,28 @@ def test_streamed_training_equals_resident_training_bit_for_bit(make_config, mak
     equal(streamed_metrics, resident_metrics)
 
 
+@pytest.mark.parametrize("steps_in", [1, 4])
+def test_streamed_steps_see_the_clips_of_resident_ones(
+    make_config, make_sounds, fitted, monkeypatch, steps_in
+):
+    def look(state, fitted, clips, lengths, facts, positions, *, config):
+        seen = {"clips": jnp.sum(clips, 1), "lengths": lengths, "positions": positions}
+        return state._replace(step=state.step + 1), jax.tree.map(jnp.float32, seen)
+
+    monkeypatch.setattr(training, "train_step", look)
+    train = {"steps_per_dispatch": steps_in, "num_steps": 16}
+    streamed = make_config(data={"device_budget_mb": 1}, train=train)
+    resident = make_config(data={"device_budget_mb": 2}, train=train)
+    sounds = make_sounds(streamed, 320)
+    seen = [run_steps(config, sounds, fitted, 16)[1] for config in (streamed, resident)]
+    assert len(seen[0]) == 16 // steps_in
+    equal(*seen)
+    # As a run that goes on after step 8 does.
+    steps, _ = training.make_steps(streamed, sounds, fitted)
+    state = training.create_state(streamed)
+    equal(steps(state._replace(step=jnp.asarray(8)), 8)[1], seen[1][8 // steps_in])
+
+
 def test_a_run_resumed_from_its_state_is_the_run_that_was_not(config, sounds, fitted, eight_steps):
     steps, _ = training.make_steps(config, sounds, fitted)
     state = training.create_state(config)

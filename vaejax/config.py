@@ -56,8 +56,8 @@ class Data:
     estimate_pitch: bool = False
     """Measure the pitch of sounds of which it is not known otherwise."""
     device_budget_mb: int = 2048
-    """Megabytes of int16 clips that may live on the device; a larger set stays in host memory and
-    is sent batch by batch."""
+    """Megabytes of int16 clips that may live on the device; a larger set stays on disk and is
+    read ahead batch by batch: the same clips in the same order."""
 
     @property
     def num_samples(self) -> int:
@@ -308,12 +308,14 @@ class Config:
 
 # A run goes on under another value of these. Those of the loop change what is measured and when;
 # a larger num_steps stretches the learning rate's schedule from there on; the source may be the
-# same sounds under another path, which their fingerprint decides.
+# same sounds under another path, which their fingerprint decides; where the clips live changes
+# nothing but how they are read.
 RESUMABLE = frozenset(
     {
         "data.source",
         "data.cache_dir",
         "data.num_workers",
+        "data.device_budget_mb",
         "train.num_steps",
         "train.log_every_steps",
         "train.eval_every_steps",

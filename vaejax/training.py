@@ -19,7 +19,7 @@ from vaejax import conditions, diagnostics, features, models, objectives
 from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
-from vaejax.data.stream import Reader
+from vaejax.data.stream import NUM_AHEAD, Reader, make_order
 from vaejax.features import Statistics
 from vaejax.models import latent, linear
 from vaejax.models.linear import Linear
@@ -270,17 +270,34 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
     order_key = keys_of(config)[1]
     compiled = partial(train_step, config=config, num_clips=num_clips)
     fits = num_clips * config.pack_samples * 2 <= config.data.device_budget_mb * 2**20
+    # A loop of one is no loop: on a CPU a scan costs the convolutions their threads.
+    steps_in = config.train.steps_per_dispatch
+
+    def scanned(one_step, state, columns):
+        state, metrics = jax.lax.scan(one_step, state, columns, length=steps_in)
+        return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
 
     if not fits:
-        step_on = jax.jit(compiled, donate_argnums=0)
+        order = make_order(order_key, num_clips=num_clips)
 
         def read(step: int):
-            positions = batches.positions_at(jnp.asarray(step), batch_size=batch_size)
-            index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
-            return *sounds.read(rows[np.asarray(index)]), positions
+            positions = np.uint32(step * batch_size) + np.arange(batch_size, dtype=np.uint32)
+            return *sounds.read(rows[order(positions)]), positions
 
-        reader = Reader(read, config.train.num_steps)
-        return lambda state, step: step_on(state, fitted, *reader.batch_at(step)), 1
+        def streamed(state, fitted, steps):
+            if steps_in == 1:
+                return compiled(state, fitted, *steps[0])
+            steps = jax.tree.map(lambda *columns: jnp.stack(columns), *steps)
+            return scanned(lambda s, columns: compiled(s, fitted, *columns), state, steps)
+
+        reader = Reader(read, config.train.num_steps, num_ahead=max(NUM_AHEAD, 2 * steps_in))
+        steps_on = jax.jit(streamed, donate_argnums=0)
+
+        def run(state, step: int):
+            ahead = [reader.batch_at(at) for at in range(step, step + steps_in)]
+            return steps_on(state, fitted, ahead)
+
+        return run, steps_in
 
     resident = jax.device_put(sounds.read(rows))
 
@@ -291,20 +308,10 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
         return compiled(state, fitted, clips, lengths, facts, positions)
 
     def many(state, fitted, resident):
-        state, metrics = jax.lax.scan(
-            lambda s, _: one(s, fitted, resident),
-            state,
-            None,
-            length=config.train.steps_per_dispatch,
-        )
-        return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
+        return scanned(lambda s, _: one(s, fitted, resident), state, None)
 
-    # A loop of one is no loop: on a CPU a scan costs the convolutions their threads.
-    steps_on = jax.jit(one if config.train.steps_per_dispatch == 1 else many, donate_argnums=0)
-    return (
-        lambda state, step: steps_on(state, fitted, resident),
-        config.train.steps_per_dispatch,
-    )
+    steps_on = jax.jit(one if steps_in == 1 else many, donate_argnums=0)
+    return lambda state, step: steps_on(state, fitted, resident), steps_in
 
 
 def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Config):
