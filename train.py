@@ -37,6 +37,8 @@ class Options:
     """Preset: a file of `configs/`, whose values are the defaults below."""
     workdir: Path | None = None
     """Run folder; by default runs/ and the name of the preset."""
+    profile: bool = False
+    """Record a trace of a few steady steps, for TensorBoard's Profile tab (pip install xprof)."""
     debug: bool = False
     """Show where an error arose."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -53,11 +55,14 @@ def main(argv: list[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(cli.USAGE) from None
     workdir = options.workdir or Path("runs") / Path(preset).stem
-    train(options.settings, workdir)
+    train(options.settings, workdir, profile=options.profile)
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
     """Runs or goes on with a run, from the folder of sounds to a fitted prior.
+
+    Args:
+      profile: whether to record a few steps for TensorBoard.
 
     Raises:
       ValueError: the config, the sounds or the run folder do not allow it.
@@ -73,7 +78,7 @@ def train(config: Config, workdir: Path) -> None:
     import jax
     import numpy as np
 
-    from vaejax import checkpoint, diagnostics, evaluation, tensorboard, training
+    from vaejax import checkpoint, diagnostics, evaluation, profiling, tensorboard, training
     from vaejax.data import sounds
 
     device = jax.devices()[0]
@@ -127,6 +132,7 @@ def train(config: Config, workdir: Path) -> None:
     board_names = [dataset.corpus.names[row] for row in dataset.held_out_rows]
     board_names = board_names[: config.train.board_clips]
     log = _open_log(workdir / "metrics.jsonl", step)
+    profiler = profiling.Profiler(workdir / "tensorboard" if profile else None)
     stop = _StopSignals()
 
     def record(split: str, at: int, values: dict[str, float]) -> None:
@@ -164,7 +170,7 @@ def train(config: Config, workdir: Path) -> None:
         stopped_early = False
         clock, pause = time.perf_counter(), 0.0
         while step < config.train.num_steps:
-            state, metrics = run_steps(state, step)
+            state, metrics = profiler.call(run_steps, state, step)
             if not pending and bar.n == bar.initial:
                 # The first step is mostly compilation; it says nothing about the time left.
                 jax.block_until_ready(metrics)
@@ -221,11 +227,14 @@ def train(config: Config, workdir: Path) -> None:
             board.finish(best)
     finally:
         stop.restore()
+        profiler.close()
         checkpoints.wait()
         bar.close()
         log.close()
         board.close()
 
+    if profile:
+        print(profiler.explain())
     best_step = _fit_prior(checkpoints, fitted, dataset, config, workdir)
     checkpoints.close()
     if stop.requested and step < config.train.num_steps and not stopped_early:

@@ -149,6 +149,30 @@ def test_step_of_a_loop_is_the_step_by_hand(one_step, config, sounds, fitted):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-6)
 
 
+def test_a_batch_in_parts_that_keep_nothing_is_the_same_step(make_config, sounds, fitted, one_step):
+    config = make_config(train={"grad_accumulation": 4, "remat": True})
+    state, clips, lengths, positions, (expected, expected_metrics) = one_step
+    index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
+    facts = sounds.read(sounds.train_rows[np.asarray(index)])[2]
+    step = jax.jit(lambda *a: training.train_step(*a, config=config))
+    arguments = state, fitted, clips, lengths, facts, positions
+    after, metrics = step(*arguments)
+    # The first step has no learning rate: the moments of Adam are what it leaves.
+    for (path, a), b in zip(
+        jax.tree.flatten_with_path(expected.opt_state)[0],
+        jax.tree.leaves(after.opt_state),
+        strict=True,
+    ):
+        atol = 1e-3 * np.abs(a).max()
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path))
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+    # Encoder and decoder, in a loop over the parts.
+    text = str(jax.make_jaxpr(lambda *a: training.train_step(*a, config=config))(*arguments))
+    assert "length=4" in text
+    assert text.count("remat2[") >= 2
+
+
 def test_every_weight_learns(config, eight_steps):
     start = training.create_state(config).params
     end, _ = eight_steps

@@ -216,6 +216,13 @@ class Train:
     """Seed of the weights, of the order of the clips and of every random draw."""
     steps_per_dispatch: int = 1
     """Steps in one compiled call (`lax.scan`); pays where a step is short beside its dispatch."""
+    grad_accumulation: int = 1
+    """Parts that a batch is worked through in, one after the other, before the weights move: the
+    same step within rounding, in a fraction of the memory."""
+    remat: bool = False
+    """Compute what encoder and decoder keep for the gradient a second time instead of keeping it:
+    the same step within rounding, with less memory (a seventh, in a model of long clips) and more
+    work (a third). train.grad_accumulation saves more."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     warmup_steps: int = 20
@@ -317,6 +324,8 @@ RESUMABLE = frozenset(
         "data.num_workers",
         "data.device_budget_mb",
         "train.num_steps",
+        "train.grad_accumulation",
+        "train.remat",
         "train.log_every_steps",
         "train.eval_every_steps",
         "train.save_every_steps",
@@ -355,6 +364,7 @@ POSITIVE = (
     "train.num_steps",
     "train.batch_size",
     "train.steps_per_dispatch",
+    "train.grad_accumulation",
     "train.learning_rate",
     "train.clip_norm",
     "train.log_every_steps",
@@ -498,6 +508,18 @@ def check(config: Config) -> None:
             f"{train.steps_per_dispatch}; try "
             f"{-(-value // train.steps_per_dispatch) * train.steps_per_dispatch}",
         )
+    parts = train.grad_accumulation
+    require(
+        train.batch_size % parts == 0,
+        f"train.batch_size={train.batch_size} must be a multiple of train.grad_accumulation="
+        f"{parts}; try {-(-train.batch_size // parts) * parts}",
+    )
+    require(
+        parts == 1 or config.objective.regularizer == "kl",
+        f"train.grad_accumulation={parts} needs a loss that is a mean over sounds, which "
+        f"objective.regularizer={config.objective.regularizer} is not: it asks for something of the "
+        "batch as a whole; leave one of the two out",
+    )
     require(
         train.num_steps * train.batch_size < 2**32,
         f"train.num_steps={train.num_steps} x train.batch_size={train.batch_size} must stay below "

@@ -215,7 +215,9 @@ def train_step(
       likelihood, in units of x), grad_norm, learning_rate, kl_per_dim [latent_dim], mean_variance
       and variance [latent_dim] (of the posterior means over the batch, and with their variances).
     """
-    model = models.create_model(config)
+    model: Any = models.create_model(config)
+    if config.train.remat:
+        model = models.Rematerialized(model)
     visit_key = keys_of(config)[2]
     example = partial(
         example_at,
@@ -224,14 +226,17 @@ def train_step(
         config=config,
         condition_dim=fitted.linear.condition_dim,
     )
-    batch, told, keys = jax.vmap(example)(clips, lengths, facts, positions)
     ramp = objectives.ramp_at(state.step, config.objective)
     loss_of = partial(
         objectives.batch_loss, model=model, config=config, ramp=ramp, num_clips=num_clips
     )
-    (loss, terms), grads = jax.value_and_grad(loss_of, has_aux=True)(
-        state.params, batch, told, fitted, keys
-    )
+
+    def gradient(clips, lengths, facts, positions):
+        batch, told, keys = jax.vmap(example)(clips, lengths, facts, positions)
+        return jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, told, fitted, keys)
+
+    gradient = in_parts(gradient, config.train.grad_accumulation)
+    (loss, terms), grads = gradient(clips, lengths, facts, positions)
     grad_norm = optax.global_norm(grads)
     updates, opt_state = create_optimizer(config).update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -256,6 +261,41 @@ def train_step(
         "variance": jnp.var(terms["mean"], 0) + jnp.mean(jnp.exp(terms["logvar"]), 0),
     }
     return TrainState(state.step + 1, params, ema, opt_state, first_bad_step), metrics
+
+
+def in_parts(gradient, num_parts: int):
+    """A gradient of a batch, computed for parts of it one after the other.
+
+    Args:
+      gradient: of columns [batch, ...]: (loss [], terms [batch, ...]), grads; loss and grads are
+        means over the batch.
+      num_parts: divides the batch. Part i has the rows i, i + num_parts, ..., so that each takes
+        as much of what every device holds.
+
+    Returns:
+      A function with the same arguments and results, within rounding.
+    """
+    if num_parts == 1:
+        return gradient
+
+    def accumulated(*columns):
+        parts = jax.tree.map(
+            lambda x: x.reshape(len(x) // num_parts, num_parts, *x.shape[1:]).swapaxes(0, 1),
+            columns,
+        )
+
+        def add(total, part):
+            (loss, terms), grads = gradient(*part)
+            return jax.tree.map(jnp.add, total, (loss, grads)), terms
+
+        (loss, _), grads = jax.eval_shape(gradient, *jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, grads))
+        total, terms = jax.lax.scan(add, zeros, parts)
+        loss, grads = jax.tree.map(lambda x: x / num_parts, total)
+        terms = jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), terms)
+        return (loss, terms), grads
+
+    return accumulated
 
 
 def make_steps(config: Config, sounds: Sounds, fitted: Fitted):

@@ -4,6 +4,7 @@ Element n of the data set is what step n trains on, a function of (seed, n) as e
 there is no state to save, and a run that goes on asks for its next step.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import jax
@@ -23,10 +24,8 @@ def make_order(key, *, num_clips: int) -> Callable[[np.ndarray], np.ndarray]:
     It runs on the host's processor: on an accelerator it would wait there for the steps that are
     under way, and what is read ahead would come too late.
     """
-    try:
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS may leave the processor out
         key = jax.device_put(key, jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX_PLATFORMS leaves the processor out
-        pass
     return lambda positions: np.asarray(
         batches.shuffled_indices(key, np.asarray(positions), num_clips=num_clips)
     )

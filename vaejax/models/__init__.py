@@ -5,8 +5,10 @@ decode(z, condition, linear) -> mean of the likelihood.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -21,6 +23,16 @@ MODELS: dict[str, Callable[[Config], nn.Module]] = {"conv1d": conv1d.create}
 def create_model(config: Config) -> nn.Module:
     """The model that a config describes."""
     return MODELS[config.model.kind](config)
+
+
+class Rematerialized(NamedTuple):
+    """A model whose methods keep nothing for the gradient but their arguments."""
+
+    model: nn.Module
+
+    def apply(self, variables, *args, method: str):
+        """As the model's, computed once more when the gradient asks for it."""
+        return jax.checkpoint(partial(self.model.apply, method=method))(variables, *args)
 
 
 def flat_path(config: Config, condition_dim: int = 0) -> Linear:
