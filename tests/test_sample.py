@@ -506,11 +506,37 @@ def test_ctrl_c_keeps_what_is_complete(start, sample, trained, tmp_path):
         assert soundfile.info(path).frames == 8000
     assert len(made) <= len(np.load(out / "latents.npy")) < 20_000
     assert (out / "index.html").exists()
-    assert not leftovers(out)
+    # What the same command goes on with.
+    assert sorted(p.name.rpartition("-")[2] for p in leftovers(out)) == ["pictures", "run.json"]
     # What is complete is known as this program's own.
     done = sample(out, "--num", 2, "--overwrite")
     assert done.code == 0, done.err
     assert len(sounds(out)) == 2
+
+
+def test_a_killed_run_is_gone_on_with_byte_for_byte(start, sample, trained, tmp_path):
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    argv = "--num", 600, "--seed", 3
+    process = start("sample", "--workdir", trained, "--out", out, *argv)
+    deadline = time.monotonic() + 120
+    while not (out / "00020.wav").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    made = {path: path.stat().st_mtime_ns for path in sounds(out)}
+    assert 20 < len(made) < 600
+    done = sample(out, "--num", 601, "--seed", 3)
+    assert_one_line(done, 1, f"{out} holds an unfinished run of another command")
+    done = sample(out, *argv)
+    assert done.code == 0, done.err
+    assert f"going on with {out}" in done.err
+    assert all(path.stat().st_mtime_ns == made[path] for path in made)
+    assert sample(whole, *argv).code == 0
+    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())
+    for path in whole.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
 
 
 # What a file is

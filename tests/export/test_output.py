@@ -1,6 +1,7 @@
 """Writing a plan: whole files, a manifest of just those, latents that match, flat in memory."""
 
 import errno
+import fcntl
 import json
 import threading
 
@@ -10,6 +11,7 @@ import soundfile
 
 from vaejax import checkpoint, latents
 from vaejax.cli import Interrupted
+from vaejax.curation import Rules
 from vaejax.export import output, wav
 from vaejax.export.files import PLAIN
 from vaejax.export.wav import WriteError
@@ -24,12 +26,17 @@ def loaded(trained):
 def write(loaded):
     def write(out, num, **changes):
         plan = latents.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
-        options = {"overwrite": False, "batch_size": 16}
+        options = {"overwrite": False, "batch_size": 16, "rules": None}
         options |= {k: changes.pop(k) for k in options if k in changes}
         files = PLAIN._replace(**changes)
         return output.write_sounds(loaded, plan, out=out, title="sounds", files=files, **options)
 
     return write
+
+
+# Of a folder that the same command goes on with; after Ctrl-C without the latents, which have their
+# name by then.
+UNDER_WAY = [f".vaejax-partial-{name}" for name in ("latents.npy", "pictures", "run.json")]
 
 
 def manifest(out):
@@ -38,6 +45,12 @@ def manifest(out):
 
 def names(out):
     return sorted(p.name for p in out.iterdir())
+
+
+def assert_same(out, other):
+    assert names(out) == names(other)
+    for name in names(out):
+        assert (out / name).read_bytes() == (other / name).read_bytes(), name
 
 
 def wavs(out):
@@ -114,7 +127,7 @@ def test_full_disk_keeps_what_is_complete_and_says_so(write, full_disk, tmp_path
     for name in wavs(out):
         assert soundfile.info(out / name).frames == 8000
     assert [row["file"] for row in manifest(out)] == wavs(out)
-    assert names(out) == sorted([*wavs(out), "manifest.jsonl"])
+    assert names(out) == sorted([*wavs(out), *UNDER_WAY, "manifest.jsonl"])
 
 
 def test_after_a_full_disk_the_same_folder_can_be_overwritten(
@@ -148,7 +161,11 @@ def test_interruption_between_batches_leaves_a_folder_that_agrees_with_itself(
     assert len(wavs(out)) == len(manifest(out)) == 32
     assert np.load(out / "latents.npy").shape == (32, 8)
     assert "00031.wav" in (out / "index.html").read_text()
-    assert not [name for name in names(out) if name.startswith(".")]
+    assert [name for name in names(out) if name.startswith(".")] == UNDER_WAY[1:]
+    monkeypatch.undo()
+    write(out, 80)
+    write(tmp_path / "whole", 80)
+    assert_same(out, tmp_path / "whole")
 
 
 def test_interruption_within_a_batch_leaves_no_sound_without_its_line(write, tmp_path, monkeypatch):
@@ -173,6 +190,99 @@ def test_interruption_within_a_batch_leaves_no_sound_without_its_line(write, tmp
     monkeypatch.undo()
     write(tmp_path / "whole", 80)
     np.testing.assert_array_equal(stored, np.load(tmp_path / "whole/latents.npy")[:32])
+
+
+# Going on
+
+
+@pytest.fixture
+def killed(write, full_disk, monkeypatch):
+    """A folder as a kill leaves it: a full disk does it, and is free again."""
+
+    def kill(out, num, after, **changes):
+        full_disk(after)
+        monkeypatch.setattr(output, "_keep_complete", lambda out: 0)
+        with pytest.raises(WriteError, match="then the same command goes on"):
+            write(out, num, **changes)
+        monkeypatch.undo()
+        assert len(wavs(out)) == after
+
+    return kill
+
+
+def test_what_is_missing_or_torn_is_made_again(write, killed, tmp_path):
+    out = tmp_path / "out"
+    killed(out, 40, 20)
+    (out / "00007.wav").unlink()
+    (out / "00011.wav").write_bytes(b"")
+    with (out / "manifest.jsonl").open("a") as file:
+        file.write('{"index": 32, "fi')
+    with (out / UNDER_WAY[0]).open("ab") as file:
+        file.write(b"half a latent")
+    (out / ".vaejax-partial-17-4").write_bytes(b"half a sound")
+    kept = {name: (out / name).stat().st_mtime_ns for name in wavs(out) if name != "00011.wav"}
+    write(out, 40)
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    write(tmp_path / "whole", 40)
+    assert_same(out, tmp_path / "whole")
+
+
+def test_chosen_sounds_go_on_with_the_same_choice(write, killed, tmp_path):
+    rules = Rules(unique=0.3, best_of=2)
+    killed(tmp_path / "out", 20, 7, rules=rules)
+    resumed = write(tmp_path / "out", 20, rules=rules)
+    whole = write(tmp_path / "whole", 20, rules=rules)
+    assert_same(tmp_path / "out", tmp_path / "whole")
+    assert resumed.curation.explain() == whole.curation.explain()
+    assert resumed.num == 20
+
+
+def test_everything_but_the_end_is_there(write, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+
+    def fail(*_):
+        raise WriteError("no room for the archive")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output.pack, "pack", fail)
+        with pytest.raises(WriteError, match="no room"):
+            write(out, 20, names="label", sfz=True, archive=True)
+    write(out, 20, names="label", sfz=True, archive=True)
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other/out", 20, names="label", sfz=True, archive=True)
+    assert_same(out, tmp_path / "other/out")
+    assert (tmp_path / "out.zip").read_bytes() == (tmp_path / "other/out.zip").read_bytes()
+
+
+def test_another_command_does_not_go_on_unless_it_overwrites(write, killed, tmp_path):
+    out = tmp_path / "out"
+    killed(out, 40, 20)
+    before = names(out)
+    for other in ({"dither": "none"}, {"rules": Rules(best_of=2)}):
+        with pytest.raises(WriteError, match="holds an unfinished run of another command"):
+            write(out, 40, **other)
+    assert names(out) == before
+    write(out, 2, overwrite=True)
+    assert wavs(out) == ["00000.wav", "00001.wav"]
+    assert not [name for name in names(out) if name.startswith(".")]
+
+
+def test_a_file_of_someone_else_is_not_written_over_when_a_run_goes_on(write, killed, tmp_path):
+    out = tmp_path / "out"
+    killed(out, 80, 20)
+    (out / "00070.wav").write_bytes(b"mine")
+    with pytest.raises(WriteError, match=r"00070\.wav is in the way"):
+        write(out, 80)
+    assert (out / "00070.wav").read_bytes() == b"mine"
+
+
+def test_two_processes_do_not_write_to_one_folder(write, killed, tmp_path):
+    out = tmp_path / "out"
+    killed(out, 40, 20)
+    with (out / UNDER_WAY[2]).open() as mark:
+        fcntl.flock(mark, fcntl.LOCK_EX)
+        with pytest.raises(WriteError, match="another process is writing"):
+            write(out, 40)
 
 
 def test_foreign_page_is_refused_before_anything_is_made(write, tmp_path):

@@ -1,17 +1,19 @@
 """Writes the sounds of a plan: files, manifest, latents, contact sheet, with flat memory.
 
-The device makes batch n + 1 while threads write batch n.
+The device makes batch n + 1 while threads write batch n. What is interrupted is gone on with by the
+same command (`unfinished`).
 """
 
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from vaejax import conditions, generate, priors
 from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
-from vaejax.export import pack, sfz
+from vaejax.export import pack, sfz, unfinished
 from vaejax.export.files import Files
 from vaejax.export.manifest import Lines, file_name, origin
 from vaejax.export.mastering import Level, Mastered, Mastering, master
@@ -30,7 +32,6 @@ from vaejax.export.sheet import SheetWriter
 from vaejax.export.wav import (
     LATENTS,
     MANIFEST,
-    PARTIAL_PREFIX,
     SoundWriter,
     Tags,
     WriteError,
@@ -79,28 +80,65 @@ def write_sounds(
 ) -> Made:
     """Makes and writes every sound of a plan, or, under `rules`, as many as it finds.
 
+    A folder that holds an unfinished run of the same sounds is gone on with: what is complete
+    stays, and the folder becomes what it would have been.
+
     Raises:
       OSError: the folder is taken or cannot be written. What is complete is kept, with a manifest
         of just that.
     """
-    config = run.config
+    folder = unfinished.Folder(out, unfinished.identity(run, plan, files, rules, title))
+    try:
+        return _write_sounds(
+            run, plan, folder, overwrite=overwrite, files=files, batch_size=batch_size, title=title,
+            rules=rules,
+        )  # fmt: skip
+    finally:
+        folder.close()
+
+
+def _write_sounds(
+    run: Run,
+    plan: Plan,
+    folder: unfinished.Folder,
+    *,
+    overwrite: bool,
+    files: Files,
+    batch_size: int | None,
+    title: str,
+    rules: Rules | None,
+) -> Made:
+    config, out = run.config, folder.out
 
     def name(i: int) -> str:
         return file_name(plan, files, i)
 
     by_index = files.names == "index"
     if files.archive:
-        pack.check_archive(out, overwrite=overwrite)
-    # Names that tell the note are known when the note is; until then nobody can be in their way.
-    prepare_folder(
-        out,
-        overwrite=overwrite,
-        names=map(name, range(plan.num if by_index else 0)),
-        instruments=files.sfz,
-    )
+        pack.check_archive(out, overwrite=overwrite or folder.goes_on)
+    header = _npy_header(plan.num, config.latent_dim)
+    begun = unfinished.NOTHING
+    if folder.goes_on:
+        begun = folder.resume(len(header), config.latent_dim)
+        print(f"going on with {out}, which holds the first {begun.num:,} sounds", file=sys.stderr)
+    else:
+        if folder.holds_other and not overwrite:
+            raise WriteError(
+                f"{out} holds an unfinished run of another command; give that one to go on with "
+                "it, or choose another --out, or pass --overwrite"
+            )
+        # Names that tell the note are known when the note is; until then nobody can be in their
+        # way.
+        prepare_folder(
+            out,
+            overwrite=overwrite,
+            names=map(name, range(plan.num if by_index else 0)),
+            instruments=files.sfz,
+        )
+        folder.begin()
     if plan.each:  # only these have subfolders
-        for folder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
-            (out / folder).mkdir(parents=True, exist_ok=True)
+        for subfolder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
+            (out / subfolder).mkdir(parents=True, exist_ok=True)
 
     curated = rules is not None and rules.reject
     chunk = generate.chunk_size()
@@ -138,15 +176,18 @@ def write_sounds(
             log_density=lambda z: generate.in_chunks(density, z, chunk),
         )
 
-    latents_path = out / f"{PARTIAL_PREFIX}{LATENTS}"
-    done, first, after_first = 0, 0, 0.0
+    latents_path = out / unfinished.PARTIAL_LATENTS
+    # Sounds that the loop below has come to, those that are on their way, those of the first batch.
+    at = begun.num // chunk * chunk if curation is None else 0
+    done, first, after_first = begun.num, 0, 0.0
     looped = limited = 0
     stopped: BaseException | None = None
     try:
         with (
             # A stream, not a memory map: a full disk is then an OSError to report, not a SIGBUS.
-            open(latents_path, "wb") as latents,
-            open(out / MANIFEST, "w", encoding="utf-8") as manifest,
+            open(latents_path, "r+b") as latents,
+            open(out / unfinished.PICTURES, "ab") as pictures,
+            open(out / MANIFEST, "a", encoding="utf-8") as manifest,
             SheetWriter(
                 out,
                 title=title,
@@ -154,9 +195,14 @@ def write_sounds(
                 seconds=config.data.num_samples / config.data.sample_rate,
                 map_text=generate.MAP_TEXT,
             ) as sheet,
-            tqdm(total=plan.num, unit="sound", dynamic_ncols=True) as bar,
+            tqdm(total=plan.num, initial=done, unit="sound", dynamic_ncols=True) as bar,
         ):
-            latents.write(_npy_header(plan.num, config.latent_dim))
+            latents.write(header)
+            latents.seek(0, os.SEEK_END)
+            for rows, shown in folder.shown():
+                looped += sum(row.get("loop") is not None for row in rows)
+                limited += sum(bool(row.get("level_limited")) for row in rows)
+                sheet.add(_shown(rows, shown["map"]), shown["thumbnail"], shown["outline"])
             try:
                 with (
                     SoundWriter(mastering.sample_rate, subtype=files.subtype) as writer,
@@ -165,6 +211,7 @@ def write_sounds(
                     batches = _batches(
                         run,
                         plan,
+                        start=at,
                         num=None if curation else plan.num,
                         subtype="FLOAT" if on_host else files.subtype,
                         batch_size=batch_size,
@@ -172,7 +219,14 @@ def write_sounds(
                     )
                     chosen = curation.accepted(batches) if curation else _all(batches, plan.num)
                     for draws, batch in chosen:
+                        # What was there already, or has to be drawn again to know what follows.
+                        old = min(max(begun.num - at, 0), len(draws))
+                        at += len(draws)
+                        if old:
+                            draws, batch = draws[old:], {k: v[old:] for k, v in batch.items()}
                         count = len(draws)
+                        if not count:
+                            continue
                         told = None if plan.facts is None else plan.facts(draws)
                         if on_host:
                             finish = partial(master, mastering=mastering)
@@ -187,24 +241,27 @@ def write_sounds(
                         limited += sum(bool(r.get("level_limited")) for r in rows)
                         # The sounds go last: one without its latent and its line would be lost
                         # to --overwrite, a line without its sound is dropped by _keep_complete.
+                        shown = np.zeros(count, unfinished.PICTURE)
+                        shown["thumbnail"], shown["outline"] = batch["thumbnail"], batch["outline"]
+                        shown["map"] = batch["point"][:, :2]
                         latents.write(batch["z"].astype("<f4").tobytes())
+                        pictures.write(shown.tobytes())
                         manifest.writelines(json.dumps(r) + "\n" for r in rows)
+                        for file in (latents, pictures, manifest):
+                            file.flush()
                         for j in range(count):
+                            if rows[j]["file"] in begun.later:
+                                continue
                             path = out / rows[j]["file"]
-                            if not by_index and os.path.lexists(path):
+                            checked = by_index and not folder.goes_on
+                            if not checked and os.path.lexists(path):
                                 raise WriteError(
                                     f"{path} is in the way and not from an earlier run; move it or "
                                     "choose another --out"
                                 )
                             tags = Tags(origin(rows[j]), sfz.root_of(rows[j]), mastered[j].loop)
                             writer.submit(path, mastered[j].samples, tags)
-                        places = batch["point"][:, :2].tolist()
-                        # `facts` are for --redo; people read label, pitch and `told`.
-                        shown = [
-                            {**{k: v for k, v in r.items() if k != "facts"}, "map": at}
-                            for r, at in zip(rows, places, strict=True)
-                        ]
-                        sheet.add(shown, batch["thumbnail"], batch["outline"])
+                        sheet.add(_shown(rows, shown["map"]), shown["thumbnail"], shown["outline"])
                         done += count
                         bar.update(count)
                         if curation:
@@ -215,28 +272,43 @@ def write_sounds(
                 # What is complete stays usable: the manifest and the sheet are finished too.
                 stopped = interrupt
             # Fewer than asked for: interrupted, or no more were found.
-            rows_written = latents.tell() - len(_npy_header(plan.num, config.latent_dim))
-            rows_written //= 4 * config.latent_dim
+            rows_written = (latents.tell() - len(header)) // (4 * config.latent_dim)
             latents.seek(0)
             latents.write(_npy_header(rows_written, config.latent_dim))
         os.replace(latents_path, out / LATENTS)
     except BaseException as error:
-        latents_path.unlink(missing_ok=True)
         _keep_complete(out)
         if isinstance(error, OSError):
-            raise explain_write_error(out / MANIFEST, error) from error
+            explained = explain_write_error(out / MANIFEST, error)
+            again = WriteError(f"{explained}; then the same command goes on from there")
+            again.errno = explained.errno
+            raise again from error
         raise
     if stopped is not None:
         complete = _keep_complete(out)
-        raise Interrupted(f"interrupted; {out} holds the {complete} sounds made until then")
-    rate = (done - first) / (time.perf_counter() - after_first) if done > first else None
+        raise Interrupted(
+            f"interrupted; {out} holds the {complete} sounds made until then; the same command "
+            "goes on"
+        )
+    timed = done > first > begun.num
+    rate = (done - first) / (time.perf_counter() - after_first) if timed else None
     instruments = sfz.write_instruments(out) if files.sfz else []
     archive = None
     if overwrite:
         pack.drop_archive(out)  # of sounds that are gone
     if files.archive:
         archive = pack.pack(out, _all_files(out, instruments))
+    folder.finish()
     return Made(done, rate, curation, looped, limited, instruments, archive)
+
+
+def _shown(rows: list[dict[str, Any]], places: np.ndarray) -> list[dict[str, Any]]:
+    """What the contact sheet is given of lines of the manifest and places [n, 2] on the map."""
+    # `facts` are for --redo; people read label, pitch and `told`.
+    return [
+        {**{k: v for k, v in row.items() if k != "facts"}, "map": place}
+        for row, place in zip(rows, places.tolist(), strict=True)
+    ]
 
 
 def _all_files(out: Path, instruments: list[str]) -> Iterator[str]:
@@ -258,13 +330,20 @@ def _all(
 
 
 def _batches(
-    run: Run, plan: Plan, *, num: int | None, subtype: str, batch_size: int, listen: bool
+    run: Run,
+    plan: Plan,
+    *,
+    start: int = 0,
+    num: int | None,
+    subtype: str,
+    batch_size: int,
+    listen: bool,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(first index, outputs on the host), one batch ahead of the caller on the device.
 
-    `num` sounds, filled up to whole chunks; None for as many draws as there are indices. With
-    `listen`, also the pitch `hz` and its `clarity`, by a program of its own: the sounds are the
-    same with and without.
+    Sounds `start`, the first of a chunk, to `num`, filled up to whole chunks; None for as many
+    draws as there are indices. With `listen`, also the pitch `hz` and its `clarity`, by a program
+    of its own: the sounds are the same with and without.
     """
     hear = _make_listener(run.config.data.sample_rate) if listen else lambda made: made
     num = MAX_DRAWS if num is None else num
@@ -291,14 +370,18 @@ def _batches(
 
     def dispatch(start: int) -> list:
         end = min(start + batch_size, num)
-        return [hear(call(at)) for at in range(start, end, chunk)]
+        made = [hear(call(at)) for at in range(start, end, chunk)]
+        # On its way to the host as soon as it is made, not when it is asked for.
+        for array in jax.tree.leaves(made):
+            array.copy_to_host_async()
+        return made
 
-    ahead = dispatch(0)
-    for start in range(0, num, batch_size):
+    ahead = dispatch(start)
+    for begin in range(start, num, batch_size):
         current = ahead
-        if start + batch_size < num:
-            ahead = dispatch(start + batch_size)
-        yield start, jax.tree.map(lambda *parts: np.concatenate(parts), *current)
+        if begin + batch_size < num:
+            ahead = dispatch(begin + batch_size)
+        yield begin, jax.tree.map(lambda *parts: np.concatenate(parts), *current)
 
 
 def _make_listener(sample_rate: int):
