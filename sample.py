@@ -2,7 +2,8 @@
 
     python sample.py [--workdir DIR] [--out DIR] [--num N] [--seed S] ...
 
-Sound i depends on the run, the seed and i alone: asking for more makes the same ones and more.
+Sound i depends on the run, the seed and i alone: asking for more makes the same ones and more. The
+same command goes on with a run that was interrupted.
 """
 
 import math
@@ -48,7 +49,8 @@ class Options:
     workdir: Path = Path("runs/default")
     """Run folder of train.py."""
     out: Path = Path("samples")
-    """Folder for the sounds; made if need be, refused if it holds sounds already."""
+    """Folder for the sounds; made if need be, refused if it holds sounds already. The same command
+    goes on with a run that was interrupted."""
     overwrite: bool = False
     """Replace the files that an earlier run of this program left in `out`."""
     num: int | None = None
@@ -133,8 +135,9 @@ class Options:
     zip: bool = False
     """Pack everything into OUT.zip beside the folder."""
     batch_size: int | None = None
-    """Sounds in one call of the compiled program, rounded up to a multiple of what the device works
-    on at a time. Changes speed and memory, not the sounds."""
+    """Sounds that go to the writers together, rounded up to a multiple of what the device works on
+    at a time; by default as many as its memory has room for. Changes speed and memory, not the
+    sounds."""
     debug: bool = False
     """Show where an error arose."""
 

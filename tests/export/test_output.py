@@ -285,6 +285,26 @@ def test_two_processes_do_not_write_to_one_folder(write, killed, tmp_path):
             write(out, 40)
 
 
+# Batches
+
+
+@pytest.mark.parametrize(
+    ("memory", "expected"),
+    [
+        (None, 32),
+        ({}, 32),
+        ({"bytes_limit": 80 * 2**30, "bytes_in_use": 2**30}, 2**28 // 100_000 // 16 * 16),
+        (
+            {"bytes_limit": 300 * 2**20, "bytes_in_use": 100 * 2**20},
+            25 * 2**20 // 100_000 // 16 * 16,
+        ),
+        ({"bytes_limit": 2**20, "bytes_in_use": 2**20}, 16),
+    ],
+)
+def test_batches_fit_the_devices_memory(memory, expected):
+    assert output.automatic_batch(100_000, memory, chunk=16) == expected
+
+
 def test_foreign_page_is_refused_before_anything_is_made(write, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/index.html").write_text("mine")

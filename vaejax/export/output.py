@@ -41,8 +41,12 @@ from vaejax.export.wav import (
 from vaejax.latents import Plan
 from vaejax.signal.pitch import pitch
 
-DEFAULT_BATCH = {"cpu": 32}
-DEFAULT_BATCH_ACCELERATOR = 512
+# Sounds in a batch where the device does not say what memory it has, as a CPU does not.
+DEFAULT_BATCH = 32
+# Of a device's free memory, what the batches on it may take; and bytes of one, which the host holds
+# several times over.
+MEMORY_SHARE = 0.25
+MAX_BATCH_BYTES = 2**28
 # Indices are uint32.
 MAX_DRAWS = 2**32
 # Of what the host does to sounds; much of it holds the interpreter's lock.
@@ -142,12 +146,6 @@ def _write_sounds(
 
     curated = rules is not None and rules.reject
     chunk = generate.chunk_size()
-    default = DEFAULT_BATCH.get(jax.default_backend(), DEFAULT_BATCH_ACCELERATOR)
-    if curated:
-        default = (
-            chunk  # What is drawn in vain, after the last that is kept, is at most two batches.
-        )
-    batch_size = -(-(batch_size or min(default, plan.num)) // chunk) * chunk
     mastering = Mastering(
         source_rate=config.data.sample_rate,
         sample_rate=files.sample_rate or config.data.sample_rate,
@@ -162,6 +160,15 @@ def _write_sounds(
     on_host = mastering.reshapes or mastering.dithers
     # What was listened to once is listened to again: the pitch is in the file.
     listens = files.listens or any("detected_pitch" in line for line in plan.each or ())
+    subtype = "FLOAT" if on_host else files.subtype
+    if batch_size is None and curated:
+        batch_size = chunk  # what is drawn in vain, after the last that is kept, is two batches
+    elif batch_size is None:
+        sample_bytes = 2 if subtype == "PCM_16" else 4
+        sound_bytes = sample_bytes * config.data.num_samples + unfinished.PICTURE.itemsize
+        memory = jax.local_devices()[0].memory_stats()
+        batch_size = min(automatic_batch(sound_bytes, memory, chunk=chunk), plan.num)
+    batch_size = -(-batch_size // chunk) * chunk
     lines = Lines(run, plan, files, mastering, rules if curated else None, listens=listens)
 
     curation = None
@@ -213,7 +220,7 @@ def _write_sounds(
                         plan,
                         start=at,
                         num=None if curation else plan.num,
-                        subtype="FLOAT" if on_host else files.subtype,
+                        subtype=subtype,
                         batch_size=batch_size,
                         listen=listens,
                     )
@@ -300,6 +307,22 @@ def _write_sounds(
         archive = pack.pack(out, _all_files(out, instruments))
     folder.finish()
     return Made(done, rate, curation, looped, limited, instruments, archive)
+
+
+def automatic_batch(sound_bytes: int, memory: dict[str, int] | None, *, chunk: int) -> int:
+    """Sounds in a batch: as many as the device's memory has room for, in whole chunks.
+
+    Args:
+      sound_bytes: of what the device returns of a sound.
+      memory: `memory_stats` of the device, or None.
+      chunk: sounds that it works on at a time; there is always room for one.
+    """
+    if not memory or "bytes_limit" not in memory:
+        return max(chunk, DEFAULT_BATCH)
+    free = memory["bytes_limit"] - memory.get("bytes_in_use", 0)
+    # One batch is being made while one is on its way to the host.
+    room = min(MEMORY_SHARE * free / 2, MAX_BATCH_BYTES)
+    return max(1, int(room / sound_bytes) // chunk) * chunk
 
 
 def _shown(rows: list[dict[str, Any]], places: np.ndarray) -> list[dict[str, Any]]:
