@@ -3,6 +3,9 @@
 import dataclasses
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -186,3 +189,17 @@ def test_projector_has_a_row_a_label_and_a_picture_for_each_training_sound(train
         np.abs(sheet[y : y + height, x : x + width].astype(int) - picture.colorize(small)).max()
         <= 1
     )
+
+
+def test_pytorch_is_not_imported_where_it_is_installed(tmp_path):
+    (tmp_path / "torch.py").write_text("print('imported'); Tensor = int\n")
+    # Afterwards it is there for whoever wants it.
+    program = "import vaejax.tensorboard; print('before'); import torch"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["before", "imported"]

@@ -10,20 +10,31 @@ TEXT                   the resolved config, what to look for, and what the last 
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter, embedding, summary
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import RecordWriter
 
 from vaejax import config as configs
 from vaejax import figures, picture
 from vaejax.config import Config
+
+# Where PyTorch is installed the library imports it, for seconds, to know tensors; there are none
+# here.
+_unloaded = "torch" not in sys.modules
+if _unloaded:
+    sys.modules["torch"] = None  # type: ignore[assignment]
+try:
+    from tensorboardX import SummaryWriter, embedding, summary
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.record_writer import RecordWriter
+finally:
+    if _unloaded:
+        del sys.modules["torch"]
 
 # New sounds shown while training come from another density than those of sample.py.
 NEW = "new_sounds_of_one_gaussian"

@@ -49,8 +49,12 @@ MEMORY_SHARE = 0.25
 MAX_BATCH_BYTES = 2**28
 # Indices are uint32.
 MAX_DRAWS = 2**32
-# Of what the host does to sounds; much of it holds the interpreter's lock.
+# Of what the host does to sounds; much of it holds the interpreter's lock. Writers are threads:
+# processes write a third as many files per second, because samples have to be sent to them
+# (benchmarks.generate).
 MAX_THREADS = 8
+# Sounds that wait for a writer, so that the next batch is not kept waiting by the disk.
+MAX_PENDING = 256
 
 
 class Made(NamedTuple):
@@ -212,7 +216,12 @@ def _write_sounds(
                 sheet.add(_shown(rows, shown["map"]), shown["thumbnail"], shown["outline"])
             try:
                 with (
-                    SoundWriter(mastering.sample_rate, subtype=files.subtype) as writer,
+                    SoundWriter(
+                        mastering.sample_rate,
+                        subtype=files.subtype,
+                        num_threads=min(MAX_THREADS, max(2, (os.cpu_count() or 1) // 2)),
+                        max_pending=MAX_PENDING,
+                    ) as writer,
                     ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads,
                 ):
                     batches = _batches(
