@@ -164,6 +164,8 @@ def check_sample(script, argv):
 def check_module(name, argv):
     """Parses options of `python -m NAME`, a module of this project with Options of its own."""
     module = importlib.import_module(name)
+    if hasattr(module, "__path__"):  # a package runs its __main__
+        module = importlib.import_module(f"{name}.__main__")
     if not hasattr(module, "Options"):
         assert argv == [], f"{name} takes no options"
         return
