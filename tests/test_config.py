@@ -38,6 +38,14 @@ def test_negative_is_refused_where_a_field_cannot_be(config, name):
         ({"data.trim_db": 0.0}, r"data\.trim_db=0\.0 must be negative"),
         ({"train.ema_decay": 1.0}, r"train\.ema_decay=1\.0 must lie in \[0, 1\)"),
         ({"train.final_learning_rate": 1.5}, r"train\.final_learning_rate=1\.5 is a share"),
+        (
+            {"train.grad_accumulation": 3},
+            r"train\.batch_size=8 must be a multiple of train\.grad_accumulation=3; try 9",
+        ),
+        (
+            {"train.grad_accumulation": 2, "objective.regularizer": "mmd"},
+            r"train\.grad_accumulation=2 needs a loss that is a mean .*regularizer=mmd is not",
+        ),
         ({"sound.peak_db": 1.0}, r"sound\.peak_db=1\.0 must be at most 0"),
         ({"features.n_fft": 255}, r"features\.n_fft=255 must be even"),
         (

@@ -109,7 +109,7 @@ def one_step(config, sounds, fitted):
     positions = batches.positions_at(state.step, batch_size=8)
     index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
     clips, lengths, facts = sounds.read(sounds.train_rows[np.asarray(index)])
-    step = jax.jit(lambda *a: training.train_step(*a, config=config))
+    step = jax.jit(lambda *a: training.train_step(*a, config=config, num_clips=32))
     return state, clips, lengths, positions, step(state, fitted, clips, lengths, facts, positions)
 
 
@@ -154,7 +154,7 @@ def test_a_batch_in_parts_that_keep_nothing_is_the_same_step(make_config, sounds
     state, clips, lengths, positions, (expected, expected_metrics) = one_step
     index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
     facts = sounds.read(sounds.train_rows[np.asarray(index)])[2]
-    step = jax.jit(lambda *a: training.train_step(*a, config=config))
+    step = jax.jit(lambda *a: training.train_step(*a, config=config, num_clips=32))
     arguments = state, fitted, clips, lengths, facts, positions
     after, metrics = step(*arguments)
     # The first step has no learning rate: the moments of Adam are what it leaves.
@@ -168,7 +168,9 @@ def test_a_batch_in_parts_that_keep_nothing_is_the_same_step(make_config, sounds
     for name, value in expected_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
     # Encoder and decoder, in a loop over the parts.
-    text = str(jax.make_jaxpr(lambda *a: training.train_step(*a, config=config))(*arguments))
+    text = str(
+        jax.make_jaxpr(lambda *a: training.train_step(*a, config=config, num_clips=32))(*arguments)
+    )
     assert "length=4" in text
     assert text.count("remat2[") >= 2
 
@@ -226,7 +228,7 @@ def test_streamed_training_equals_resident_training_bit_for_bit(make_config, mak
 def test_streamed_steps_see_the_clips_of_resident_ones(
     make_config, make_sounds, fitted, monkeypatch, steps_in
 ):
-    def look(state, fitted, clips, lengths, facts, positions, *, config):
+    def look(state, fitted, clips, lengths, facts, positions, *, config, num_clips):
         seen = {"clips": jnp.sum(clips, 1), "lengths": lengths, "positions": positions}
         return state._replace(step=state.step + 1), jax.tree.map(jnp.float32, seen)
 

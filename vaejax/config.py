@@ -517,8 +517,8 @@ def check(config: Config) -> None:
     require(
         parts == 1 or config.objective.regularizer == "kl",
         f"train.grad_accumulation={parts} needs a loss that is a mean over sounds, which "
-        f"objective.regularizer={config.objective.regularizer} is not: it asks for something of the "
-        "batch as a whole; leave one of the two out",
+        f"objective.regularizer={config.objective.regularizer} is not; leave one of the two "
+        "out",
     )
     require(
         train.num_steps * train.batch_size < 2**32,

@@ -75,16 +75,18 @@ def identity(run: Run, plan: Plan, files: Files, rules: Rules | None, title: str
         run.fingerprint,
         run.step,
         configs.to_dict(run.config),
-        [plan.num, plan.seed, plan.temperature, plan.about, plan.each],
         [plan.stems(0), plan.stems(plan.num - 1)],
         repr(files),
         repr(rules),
         title,
     ]
-    digest = hashlib.blake2b(json.dumps(said, default=repr).encode(), digest_size=16)
-    arrays = [plan.prior, plan.latents, None if plan.facts is None else plan.facts(indices)]
-    for leaf in jax.tree.leaves(arrays):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+    told = None if plan.facts is None else plan.facts(indices)
+    given = {name: value for name, value in plan._asdict().items() if not callable(value)}
+    leaves, structure = jax.tree.flatten([given, told])
+    digest = hashlib.blake2b(json.dumps([*said, str(structure)]).encode(), digest_size=16)
+    for leaf in leaves:
+        is_array = isinstance(leaf, np.ndarray | jax.Array)
+        digest.update(np.ascontiguousarray(leaf).tobytes() if is_array else repr(leaf).encode())
     return digest.hexdigest()
 
 
