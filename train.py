@@ -248,7 +248,8 @@ def train_members(members: list[Member], workdir: Path) -> None:
             break
         group = [member for member, step in zip(left, steps, strict=True) if step == at]
         until = min([num_steps, *(step for step in steps if step > at)])
-        print(f"{len(group)} runs from step {at}: {', '.join(m.name for m in group)}", flush=True)
+        names = ", ".join(member.name for member in group)
+        print(f"{len(group)} of {len(members)} runs go on from step {at}: {names}", flush=True)
         state, journals = population.open_runs(group, dataset, fitted, evaluate)
         run_steps = population.make_steps(group, dataset, [fitted[m.name] for m in group])
         with contextlib.suppress(FloatingPointError):  # of all of them, which `failed` has
