@@ -122,7 +122,7 @@ def train(config: Config, workdir: Path) -> None:
     steps = training.make_steps(config, dataset, fitted)
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
     journal = Journal(workdir, config, dataset, checkpoints, evaluate, best, step)
-    reached = _loop(state, steps, journal, config, config.train.num_steps)
+    reached, _ = _loop(state, steps, journal, config, config.train.num_steps)
 
     best, first = journal.best, journal.first
     best_step = fit_prior(checkpoints, fitted, dataset, config, workdir)
@@ -141,7 +141,7 @@ def train(config: Config, workdir: Path) -> None:
     print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
 
 
-def _loop(state, steps, journal, config: Config, until: int) -> int:
+def _loop(state, steps, journal, config: Config, until: int) -> tuple[int, bool]:
     """Trains from where a state is to step `until`, and writes what there is to write on the way.
 
     Args:
@@ -150,7 +150,7 @@ def _loop(state, steps, journal, config: Config, until: int) -> int:
       journal: of the run, or of the members.
 
     Returns:
-      The step reached, which is below `until` if a signal asked to stop.
+      The step reached, and whether a signal asked to stop there.
     """
     import jax
     import numpy as np
@@ -175,9 +175,9 @@ def _loop(state, steps, journal, config: Config, until: int) -> int:
             pending.append(metrics)
             step += steps_in
             bar.update(steps_in)
-            is_last = step == until
-            stopping = stop.requested
-            if is_last or stopping or any(step % steps == 0 for steps in every):
+            is_last = step == train.num_steps
+            stopping = stop.requested or step == until
+            if is_last or stopping or any(step % period == 0 for period in every):
                 # Before anything is written: the newest checkpoint stays a good one.
                 journal.check(state)
 
@@ -206,7 +206,7 @@ def _loop(state, steps, journal, config: Config, until: int) -> int:
         stop.restore()
         journal.close()
         bar.close()
-    return step
+    return step, stop.requested
 
 
 def train_members(members: list[Member], workdir: Path) -> None:
@@ -240,11 +240,11 @@ def train_members(members: list[Member], workdir: Path) -> None:
     # behind catch up first.
     failed: dict[str, FloatingPointError] = {}
     interrupted = False
-    while not interrupted:
+    while True:
         left = [member for member in members if member.name not in failed]
         steps = [checkpoint.last_step(member.workdir) for member in left]
         at = min(steps, default=num_steps)
-        if at >= num_steps:
+        if interrupted or at >= num_steps:
             break
         group = [member for member, step in zip(left, steps, strict=True) if step == at]
         until = min([num_steps, *(step for step in steps if step > at)])
@@ -253,13 +253,13 @@ def train_members(members: list[Member], workdir: Path) -> None:
         state, journals = population.open_runs(group, dataset, fitted, evaluate)
         run_steps = population.make_steps(group, dataset, [fitted[m.name] for m in group])
         with contextlib.suppress(FloatingPointError):  # of all of them, which `failed` has
-            interrupted = _loop(state, run_steps, journals, config, until) < until
+            _, interrupted = _loop(state, run_steps, journals, config, until)
         failed |= journals.failed
 
     for member in members:
         population.finish(member, dataset, fitted[member.name])
     rows = sweeps.compare(members, workdir)
-    if interrupted:
+    if at < num_steps:
         raise cli.Interrupted(f"interrupted; saved in {workdir}; the same command goes on")
     print(sweeps.table(rows))
     print(
@@ -324,6 +324,10 @@ class _StopSignals:
 
 
 def _check_resumable(config: Config, workdir: Path) -> None:
+    if (workdir / sweeps.FILE).exists():
+        raise ValueError(
+            f"{workdir} holds a sweep, whose runs are the folders in it; choose another --workdir"
+        )
     path = workdir / "config.json"
     if not path.exists():
         return

@@ -198,3 +198,6 @@ def test_other_sweeps_do_not_share_a_folder(swept, call, trained, tiny, folder):
     done = call("train", *tiny, "--data", folder, "--workdir", trained, "--sweep.seeds", 2)
     assert done.code == 1
     assert "holds a single run" in done.err
+    done = call("train", *argv[:-3])
+    assert done.code == 1
+    assert "holds a sweep" in done.err

@@ -12,6 +12,7 @@
 Nothing in it is pickled, and loading it executes nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -278,11 +279,12 @@ def last_step(workdir: Path) -> int:
 def best_figures(workdir: Path) -> dict[str, Any] | None:
     """The held-out figures of the best weights, `step` among them; None before there are any."""
     step, path = _newest(workdir, "best"), workdir / "metrics.jsonl"
-    if step is None or not path.exists():
-        return None
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    found = [row for row in rows if row["split"] == "held_out" and row["step"] == step]
-    return {k: v for k, v in found[-1].items() if k != "split"} if found else None
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):  # a line that was cut off by a kill
+            row = json.loads(line)
+            if row.pop("split") == "held_out" and row["step"] == step:
+                return row
+    return None
 
 
 def _newest(workdir: Path, series: str) -> int | None:

@@ -125,7 +125,7 @@ def rate_distortion(
     Returns:
       An image with axes, [height, width, 3].
     """
-    left, top, right, bottom, width, height = 84, 34, 150, 52, 420, 320
+    left, top, right, bottom, width, height = 84, 34, 24, 52, 520, 320
     image = Image.new("RGB", (left + width + right, top + height + bottom), PAPER)
     draw = ImageDraw.Draw(image)
     _text(draw, (left, 14), "Rate and distortion of held-out sounds, best weights", "lm")
@@ -141,17 +141,19 @@ def rate_distortion(
     _text(draw, (left + width / 2, top + height + 30), "rate: kl, nats per sound", "ma")
     _sideways(image, "distortion: recon, nats per sound", (6, top, 14, height))
     draw.rectangle((left, top, left + width, top + height), outline=INK)
-    # Names from the top down, none over another: of points close together, the lower ones' slide.
-    free = top - FONT_SIZE
+    # Names towards the middle, from the top down, none over another: where points are close
+    # together, the lower ones' names slide.
+    free = {True: float(top), False: float(top)}
     for y, x, name in sorted(
         (y_of(d), x_of(r), name) for r, d, name in zip(rates, distortions, names, strict=True)
     ):
         draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=BAR)
-        at = max(y, free + FONT_SIZE + 1)
-        free = at
+        is_left = x < left + width / 2
+        side, at = (1 if is_left else -1), max(y, free[is_left])
+        free[is_left] = at + FONT_SIZE + 1
         if at > y + 2:
-            draw.line((x + 4, y, x + 8, at), INK)
-        _text(draw, (x + 9, at), name, "lm")
+            draw.line((x + 4 * side, y, x + 8 * side, at), INK)
+        _text(draw, (x + 9 * side, at), name, "lm" if is_left else "rm")
     return np.asarray(image)
 
 
