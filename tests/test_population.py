@@ -43,12 +43,11 @@ def member(config, values, name="m"):
     return Member(name, values, configs.replaced(config, values), None)
 
 
-def assert_close(left, right, rtol=1e-3):
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-5 * np.abs(b).max()),
-        left,
-        right,
-    )
+def assert_close(left, right):
+    """Every array up to 2e-4 of its norm: Adam makes much of the rounding of a small gradient."""
+    for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert np.linalg.norm(a - b) <= 2e-4 * np.linalg.norm(b)
 
 
 def test_a_member_does_what_the_run_alone_does_in_every_field(make_config, make_sounds):
@@ -96,12 +95,18 @@ def test_what_is_fitted_before_depends_on_no_other_field(config, sounds, fitted)
 
 
 def test_a_streamed_population_is_the_resident_one_and_so_are_two_steps_in_one_dispatch(
-    make_config, make_sounds, fitted
+    make_config, make_sounds
 ):
     dispatch = {f"{what}_every_steps": 2 for what in ("log", "eval", "save")}
-    config = make_config(train={"steps_per_dispatch": 2, **dispatch}, data={"device_budget_mb": 2})
-    # 260 packed sounds of int16 samples: between one and two megabytes.
-    sounds = make_sounds(config, 325)
+    config = make_config(
+        train={"steps_per_dispatch": 2, **dispatch},
+        data={"device_budget_mb": 2},
+        augment={"pitch_semitones": 0, "shift_ms": 0.0},
+        model={**SMALL, "ppca_clips": 0},
+    )
+    # 280 packed sounds of int16 samples: between one and two megabytes.
+    sounds = make_sounds(config, 350)
+    fitted = training.fit(sounds, config)
     size = len(sounds.train_rows) * config.pack_samples * 2
     assert 2**20 < size < 2 * 2**20
     seed, decay = "train.seed", "train.weight_decay"

@@ -1,9 +1,10 @@
 """train.py --sweep from outside: what it takes and refuses, its folders, stopped and resumed."""
 
 import json
+import os
 import shutil
 import signal
-import time
+import threading
 from pathlib import Path
 
 import jax
@@ -110,40 +111,47 @@ def assert_same_up_to_rounding(left, right):
     """Two run folders: every weight, moment and average, the figures, and the settings."""
     (step, left_state), (same_step, right_state) = state_of(left), state_of(right)
     assert step == same_step
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * np.abs(b).max()),
-        {k: left_state[k] for k in ("params", "ema")},
-        {k: right_state[k] for k in ("params", "ema")},
-    )
+    for part in ("params", "ema"):
+        leaves = map(jax.tree.leaves, (left_state[part], right_state[part]))
+        for a, b in zip(*leaves, strict=True):
+            assert np.linalg.norm(a - b) <= 2e-4 * np.linalg.norm(b)
     for split in ("train", "held_out"):
         for a, b in zip(rows_of(left, split), rows_of(right, split), strict=True):
-            a.pop("clips_per_second", None), b.pop("clips_per_second", None)
-            assert a == pytest.approx(b, rel=1e-5)
+            figures = a.keys() - {"split", "clips_per_second"}
+            assert a.keys() == b.keys()
+            assert {k: a[k] for k in figures} == pytest.approx({k: b[k] for k in figures}, rel=1e-5)
     assert configs.load(left / "config.json") == configs.load(right / "config.json")
 
 
 @pytest.fixture(scope="module")
-def swept(start, call, tiny, folder, tmp_path_factory):
-    """A sweep that was interrupted once, and its command."""
+def swept(call, tiny, folder, tmp_path_factory):
+    """A sweep that was interrupted, of which a member then lost its last checkpoint; its command,
+    and what this said when it went on."""
     workdir = tmp_path_factory.mktemp("sweep") / "run"
     argv = [*tiny, "--data", folder, "--workdir", workdir, "--sweep.objective.beta", 1, 4]
-    process = start("train", *argv)
-    deadline = time.monotonic() + 200
     lines = workdir / "beta-4/metrics.jsonl"
-    while not (lines.exists() and '"split": "train"' in lines.read_text()):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 130, err
-    assert "the same command goes on" in err
+
+    def interrupt():
+        while not (lines.exists() and '"split": "train"' in lines.read_text()):
+            if given_up.wait(0.002):
+                return
+        os.kill(os.getpid(), signal.SIGINT)
+
+    given_up = threading.Event()
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    done = call("train", *argv)
+    given_up.set()
+    watcher.join()
+    assert done.code == 130, done.err
+    assert "the same command goes on" in done.err
     reached = {name: state_of(workdir / name)[0] for name in ("beta-1", "beta-4")}
-    assert reached["beta-1"] == reached["beta-4"]
-    assert 0 < reached["beta-1"] < 30
+    assert 0 < reached["beta-1"] == reached["beta-4"] < 30
+    shutil.rmtree(workdir / "beta-4/checkpoints/last")
     done = call("train", *argv)
     assert done.code == 0, done.err
-    assert f"2 of 2 runs go on from step {reached['beta-1']}: beta-1, beta-4" in done.out
+    assert "1 of 2 runs go on from step 0: beta-4\n" in done.out
+    assert f"2 of 2 runs go on from step {reached['beta-1']}: beta-1, beta-4\n" in done.out
     return workdir, argv, done
 
 
@@ -177,13 +185,12 @@ def test_a_larger_beta_takes_a_smaller_rate(swept):
     assert Image.open(workdir / "rate-distortion.png").size[0] > 300
 
 
-def test_a_member_that_lags_catches_up_and_the_others_stay(swept, call):
+def test_the_same_command_on_a_finished_sweep_trains_nothing(swept, call):
     workdir, argv, _ = swept
-    shutil.rmtree(workdir / "beta-1")
     before = (workdir / "beta-4/metrics.jsonl").stat().st_mtime_ns
     done = call("train", *argv)
     assert done.code == 0, done.err
-    assert "1 of 2 runs go on from step 0: beta-1" in done.out
+    assert "go on" not in done.out
     assert (workdir / "beta-4/metrics.jsonl").stat().st_mtime_ns == before
 
 

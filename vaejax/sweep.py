@@ -196,7 +196,7 @@ def compare(members: Sequence[Member], workdir: Path) -> list[dict[str, Any]]:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The members that `compare` returns, one per line, for the screen."""
     columns = {"loss": ".6g", "recon": ".6g", "kl": ".4g", "mel_l1_db": ".2f", "step": "d"}
-    width = max(len(row["name"]) for row in rows)
+    width = max((len(row["name"]) for row in rows), default=0)
     lines = [" " * width + "".join(f"{name:>11}" for name in columns)]
     for row in rows:
         figures = "".join(f"{row[name]:>11{form}}" for name, form in columns.items())
