@@ -107,7 +107,8 @@ def finish(member: Member, sounds: Sounds, fitted: Fitted) -> None:
 def stack(states: Sequence[TrainState]) -> TrainState:
     """The states of members at the same step as one, members first."""
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    return stacked._replace(step=states[0].step)
+    # A copy: the step consumes the state that it is given.
+    return stacked._replace(step=jnp.array(states[0].step))
 
 
 def state_of(stacked: TrainState, index: int) -> TrainState:
