@@ -1,10 +1,13 @@
 """Trains a variational autoencoder on a folder of sounds.
 
     python train.py [--config configs/NAME.py] [--data FOLDER] [--workdir DIR] [--section.field X]
+                    [--sweep.section.field X Y ...] [--sweep.seeds N]
 
-The same command goes on with a run that was interrupted. Ctrl-C saves and stops.
+The same command goes on with a run that was interrupted. Ctrl-C saves and stops. --sweep trains
+several runs at once.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -20,7 +23,9 @@ from tqdm import tqdm
 
 from vaejax import cli
 from vaejax import config as configs
+from vaejax import sweep as sweeps
 from vaejax.config import Config
+from vaejax.sweep import Member
 
 DESCRIPTION = (
     "Trains a variational autoencoder on a folder of sounds. The same command goes on with a run "
@@ -36,11 +41,13 @@ class Options:
     config: str = "configs/default.py"
     """Preset: a file of `configs/`, whose values are the defaults below."""
     workdir: Path | None = None
-    """Run folder; by default runs/ and the name of the preset."""
+    """Run folder; by default runs/ and the name of the preset. Of a sweep: the folder of its run
+    folders; by default runs/, the name of the preset and what is swept."""
     profile: bool = False
     """Record a trace of a few steady steps, for TensorBoard's Profile tab (pip install xprof)."""
     debug: bool = False
     """Show where an error arose."""
+    sweep: sweeps.Sweep = field(default_factory=sweeps.Sweep)
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
@@ -48,14 +55,20 @@ def main(argv: list[str]) -> None:
     """Parses the command line and trains."""
     preset = cli.option(argv, "config") or "configs/default.py"
     try:
+        sweeps.check_names(argv)
         default = Options(config=preset, settings=cli.load_preset(preset))
         options = cli.parse(Options, default, argv, description=DESCRIPTION)
         configs.check(options.settings)
+        name = Path(preset).stem
+        members = sweeps.members(options.settings, options.sweep, options.workdir, name)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(cli.USAGE) from None
-    workdir = options.workdir or Path("runs") / Path(preset).stem
-    train(options.settings, workdir, profile=options.profile)
+    if members:
+        train_members(members, members[0].workdir.parent)
+    else:
+        workdir = options.workdir or Path("runs") / name
+        train(options.settings, workdir, profile=options.profile)
 
 
 def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
@@ -76,33 +89,20 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
 
     # Imported here: --help and bad usage need none of it.
     import jax
-    import numpy as np
 
-    from vaejax import checkpoint, diagnostics, evaluation, profiling, tensorboard, training
+    from vaejax import checkpoint, diagnostics, evaluation, profiling, training
     from vaejax.data import sounds
+    from vaejax.journal import Journal, fit_prior, has_waited
 
-    device = jax.devices()[0]
-    others = f", one of {jax.device_count()}" if jax.device_count() > 1 else ""
-    print(f"run folder {workdir} · {device.device_kind}{others}", flush=True)
+    _print_device(workdir)
 
     # Sounds.
     dataset = sounds.load(config)
     print(sounds.report(dataset), flush=True)
-    _check_same_sounds(dataset.corpus.fingerprint, workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if (text := configs.to_json(config)) != _read(workdir / "config.json"):
-        checkpoint.write_text(workdir / "config.json", text)
-    checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
+    _begin_folder(config, workdir, dataset)
 
     # What is fitted before training.
-    if (workdir / "fitted.npz").exists():
-        fitted, embedding = checkpoint.load_fitted(workdir)
-    else:
-        begun = time.time()
-        fitted = training.fit(dataset, config)
-        embedding = evaluation.fit_embedding(dataset, config)
-        checkpoint.save_fitted(workdir, fitted, embedding)
-        print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
+    fitted = _fitted(config, workdir, dataset)
 
     # State: new, or where the last run stopped.
     checkpoints = checkpoint.Checkpoints(workdir)
@@ -110,10 +110,10 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
     restored = checkpoints.restore_last(config, told)
     state, best = restored or (training.create_state(config, told), {"loss": math.inf})
     step = int(state.step)
-    if step >= config.train.num_steps or _has_waited(step, best, config):
+    if step >= config.train.num_steps or has_waited(step, best, config):
         # A run may have been killed between its last checkpoint and its prior.
         if checkpoint.load_prior(workdir, checkpoints.best_step()) is None:
-            _fit_prior(checkpoints, fitted, dataset, config, workdir)
+            fit_prior(checkpoints, fitted, dataset, config, workdir)
         checkpoints.close()
         print(
             f"{workdir} is finished at step {step}; sample from it with `python sample.py "
@@ -126,51 +126,62 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
     num_weights = sum(x.size for x in jax.tree.leaves(state.params))
     print(f"{num_weights / 1e6:.2f} M trained weights", flush=True)
 
-    run_steps, steps_in = training.make_steps(config, dataset, fitted)
+    steps = training.make_steps(config, dataset, fitted)
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
-    board = tensorboard.Board(workdir, config, step)
-    board_names = [dataset.corpus.names[row] for row in dataset.held_out_rows]
-    board_names = board_names[: config.train.board_clips]
-    log = _open_log(workdir / "metrics.jsonl", step)
+    journal = Journal(workdir, config, dataset, checkpoints, evaluate, best, step)
     profiler = profiling.Profiler(workdir / "tensorboard" if profile else None)
+    reached, _ = _loop(state, steps, journal, config, config.train.num_steps, profiler)
+
+    if profile:
+        print(profiler.explain())
+    best, first = journal.best, journal.first
+    best_step = fit_prior(checkpoints, fitted, dataset, config, workdir)
+    checkpoints.close()
+    if reached < config.train.num_steps and not has_waited(reached, best, config):
+        raise cli.Interrupted(f"interrupted at step {reached}; saved; the same command goes on")
+    begun_at = (
+        f" (at step 0, where it is PCA: {first['loss']:.6g} and {first['mel_l1_db']:.2f})"
+        if first
+        else ""
+    )
+    print(
+        f"best at step {best_step}: held-out loss {best['loss']:.6g} nats, audio within "
+        f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {time.time() - started:.0f} s in all"
+    )
+    print(diagnostics.when_to_stop(journal.history(), config))
+    print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
+
+
+def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> tuple[int, bool]:
+    """Trains from where a state is to step `until`, and writes what there is to write on the way.
+
+    Args:
+      state: of a run, or of the members of a sweep, stacked.
+      steps: of `training.make_steps` or `population.make_steps`.
+      journal: of the run, or of the members.
+      profiler: that watches the steps, or None.
+
+    Returns:
+      The step reached, and whether a signal asked to stop there.
+    """
+    import jax
+    import numpy as np
+
+    train, (run_steps, steps_in), step = config.train, steps, int(state.step)
+    every = (train.log_every_steps, train.eval_every_steps, train.save_every_steps)
     stop = _StopSignals()
-
-    def record(split: str, at: int, values: dict[str, float]) -> None:
-        log.write(json.dumps({"step": at, "split": split, **values}) + "\n")
-        log.flush()
-        board.scalars(split, at, values)
-
-    def measure(at: int) -> dict[str, float]:
-        """Evaluates, keeps the weights if they are the best so far, returns the best's figures."""
-        values, latent, (inputs, outputs), draws = evaluate(state.ema)
-        record("held_out", at, values)
-        board.latent("held_out", at, latent)
-        board.pairs(at, inputs, outputs, board_names)
-        board.draws(at, draws)
-        held_out.update(values)
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the held-out loss is not finite at step {at}")
-        if values[by] < best.get(by, math.inf):
-            checkpoints.save_best(at, state.ema)
-            reached = {"step": at, **values}
-        else:
-            reached = best
-        board.advice(at, diagnostics.advice(at, values, reached, config))
-        return reached
-
-    by = config.train.best_by
-    held_out: dict[str, float] = {}
     bar = tqdm(
-        total=config.train.num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
+        total=train.num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
     )
     try:
         if step == 0:
-            best = first = measure(0)
+            journal.measure(0, state)
         pending: list[dict] = []
-        stopped_early = False
         clock, pause = time.perf_counter(), 0.0
-        while step < config.train.num_steps:
-            state, metrics = profiler.call(run_steps, state, step)
+        while step < until:
+            state, metrics = (
+                profiler.call(run_steps, state, step) if profiler else run_steps(state, step)
+            )
             if not pending and bar.n == bar.initial:
                 # The first step is mostly compilation; it says nothing about the time left.
                 jax.block_until_ready(metrics)
@@ -178,123 +189,134 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
             pending.append(metrics)
             step += steps_in
             bar.update(steps_in)
-            is_last = step == config.train.num_steps
-
-            every = (
-                config.train.log_every_steps,
-                config.train.eval_every_steps,
-                config.train.save_every_steps,
-            )
-            stopping = stop.requested
-            if is_last or stopping or any(step % steps == 0 for steps in every):
+            is_last = step == train.num_steps
+            stopping = stop.requested or step == until
+            if is_last or stopping or any(step % period == 0 for period in every):
                 # Before anything is written: the newest checkpoint stays a good one.
-                bad = int(state.first_bad_step)
-                if bad >= 0:
-                    raise FloatingPointError(
-                        f"the loss is not finite at step {bad}; the last good checkpoint is at "
-                        f"step {checkpoints.last.latest_step() or 0}; try another --workdir with a "
-                        f"smaller --train.learning_rate than {config.train.learning_rate:g}"
-                    )
+                journal.check(state)
 
-            if step % config.train.log_every_steps == 0 or is_last:
+            if step % train.log_every_steps == 0 or is_last:
                 mean = {k: np.mean([np.asarray(m[k]) for m in pending], 0) for k in pending[0]}
                 now = time.perf_counter()
-                clips = len(pending) * steps_in * config.train.batch_size
-                values = tensorboard.scalar_values(mean)
-                values["clips_per_second"] = clips / (now - clock - pause)
-                values["active_units"] = diagnostics.active_units(
-                    mean["mean_variance"], mean["variance"]
-                )
+                clips = len(pending) * steps_in * train.batch_size
+                journal.log(step, mean, clips / (now - clock - pause))
                 clock, pause, pending = now, 0.0, []
-                record("train", step, values)
-                board.latent("train", step, {"kl_per_dim": mean["kl_per_dim"]})
-                bar.set_postfix_str(_postfix(values, held_out))
+                bar.set_postfix_str(journal.status())
 
             begun = time.perf_counter()
-            if step % config.train.eval_every_steps == 0 or is_last:
-                best = measure(step)
-                warning = diagnostics.collapse_warning(held_out, config)
+            if step % train.eval_every_steps == 0 or is_last:
+                warning = journal.measure(step, state)
                 if warning:
                     tqdm.write(f"warning: {warning}")
-            if step % config.train.save_every_steps == 0 or is_last:
-                checkpoints.save_last(state, best)
+            if step % train.save_every_steps == 0 or is_last:
+                journal.save(state)
             pause += time.perf_counter() - begun
-            stopped_early = not is_last and _has_waited(step, best, config)
-            if (stopping or stopped_early) and not is_last:
-                checkpoints.save_last(state, best)
+            stopping_early = not is_last and journal.has_waited(step)
+            if (stopping or stopping_early) and not is_last:
+                journal.save(state)
                 break
-        if step == config.train.num_steps or stopped_early:
-            board.finish(best)
+        if step == train.num_steps or journal.has_waited(step):
+            journal.finish()
     finally:
         stop.restore()
-        profiler.close()
-        checkpoints.wait()
+        if profiler:
+            profiler.close()
+        journal.close()
         bar.close()
-        log.close()
-        board.close()
+    return step, stop.requested
 
-    if profile:
-        print(profiler.explain())
-    best_step = _fit_prior(checkpoints, fitted, dataset, config, workdir)
-    checkpoints.close()
-    if stop.requested and step < config.train.num_steps and not stopped_early:
-        raise cli.Interrupted(f"interrupted at step {step}; saved; the same command goes on")
-    begun_at = (
-        f" (at step 0, where it is PCA: {first['loss']:.6g} and {first['mel_l1_db']:.2f})"
-        if restored is None
-        else ""
-    )
+
+def train_members(members: list[Member], workdir: Path) -> None:
+    """Runs or goes on with the members of a sweep, all of them at once.
+
+    Raises:
+      ValueError: the sounds or a folder do not allow it.
+      FloatingPointError: the loss of a member stopped being finite; the others were trained.
+      cli.Interrupted: stopped by a signal; everything is saved.
+    """
+    started = time.time()
+    config = members[0].config
+    num_steps = config.train.num_steps
+    sweeps.check_folder(members, workdir)
+    for member in members:
+        _check_resumable(member.config, member.workdir)
+    cli.use_compilation_cache(workdir)
+
+    from vaejax import checkpoint, evaluation, population
+    from vaejax.data import sounds
+
+    _print_device(workdir)
+    dataset = sounds.load(config)
+    print(sounds.report(dataset), flush=True)
+    for member in members:
+        _begin_folder(member.config, member.workdir, dataset)
+    fitted = population.fit(members, lambda m: _fitted(m.config, m.workdir, dataset))
+    evaluate = evaluation.make_evaluate(config, dataset, fitted[members[0].name])
+
+    # A kill leaves members at several steps, and so do values that are added later: those that are
+    # behind catch up first.
+    failed: dict[str, FloatingPointError] = {}
+    interrupted = False
+    while True:
+        left = [member for member in members if member.name not in failed]
+        steps = [checkpoint.last_step(member.workdir) for member in left]
+        at = min(steps, default=num_steps)
+        if interrupted or at >= num_steps:
+            break
+        group = [member for member, step in zip(left, steps, strict=True) if step == at]
+        until = min([num_steps, *(step for step in steps if step > at)])
+        names = ", ".join(member.name for member in group)
+        print(f"{len(group)} of {len(members)} runs go on from step {at}: {names}", flush=True)
+        state, journals = population.open_runs(group, dataset, fitted, evaluate)
+        run_steps = population.make_steps(group, dataset, [fitted[m.name] for m in group])
+        with contextlib.suppress(FloatingPointError):  # of all of them, which `failed` has
+            _, interrupted = _loop(state, run_steps, journals, config, until)
+        failed |= journals.failed
+
+    for member in members:
+        population.finish(member, dataset, fitted[member.name])
+    rows = sweeps.compare(members, workdir)
+    if at < num_steps:
+        raise cli.Interrupted(f"interrupted; saved in {workdir}; the same command goes on")
+    print(sweeps.table(rows))
     print(
-        f"best at step {best_step}: held-out loss {best['loss']:.6g} nats, audio within "
-        f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {time.time() - started:.0f} s in all"
+        f"rates and distortions: {workdir / sweeps.PLOT}; {time.time() - started:.0f} s in all\n"
+        f"next: python sample.py --workdir {members[0].workdir} --out samples --num 64"
     )
-    print(
-        diagnostics.when_to_stop(
-            _held_out(workdir / "metrics.jsonl", by),
-            num_steps=config.train.num_steps,
-            patience=config.train.patience,
-            name=by,
-        )
-    )
-    print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
+    if failed:
+        raise FloatingPointError("; ".join(f"{name}: {error}" for name, error in failed.items()))
 
 
-def _has_waited(step: int, best: dict[str, float], config: Config) -> bool:
-    """Whether the best evaluation is as far back as patience goes."""
-    patience = config.train.patience * config.train.eval_every_steps
-    return 0 < patience <= step - best.get("step", step)
+def _print_device(workdir: Path) -> None:
+    import jax
+
+    device = jax.devices()[0]
+    others = f", one of {jax.device_count()}" if jax.device_count() > 1 else ""
+    print(f"run folder {workdir} · {device.device_kind}{others}", flush=True)
 
 
-def _held_out(path: Path, name: str) -> dict[int, float]:
-    """Step -> a figure of the held-out sounds, out of metrics.jsonl."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {line["step"]: line[name] for line in lines if line["split"] == "held_out"}
+def _begin_folder(config: Config, workdir: Path, dataset) -> None:
+    """Writes what a run is and of which sounds."""
+    from vaejax import checkpoint
+
+    _check_same_sounds(dataset.corpus.fingerprint, workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    if (text := configs.to_json(config)) != _read(workdir / "config.json"):
+        checkpoint.write_text(workdir / "config.json", text)
+    checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
 
 
-def _fit_prior(checkpoints, fitted, dataset, config: Config, workdir: Path) -> int:
-    """Fits and saves the prior of the best weights, which need not be the last; their step."""
-    import numpy as np
+def _fitted(config: Config, workdir: Path, dataset):
+    """What is fitted before training, from the run folder or into it."""
+    from vaejax import checkpoint, evaluation, training
 
-    from vaejax import checkpoint, evaluation, tensorboard
-
-    step, params = checkpoints.restore_best(config, dataset.told.condition_dim)
-    untold, told = evaluation.fit_prior(params, fitted, dataset, config)
-    checkpoint.save_prior(workdir, untold, told, step)
-    scores = ", ".join(f"{name} {value:.1f}" for name, value in untold.log_likelihoods.items())
-    print(f"prior: {list(untold.log_likelihoods)[-1]} (nats per held-out latent: {scores})")
-    posteriors = untold.posteriors
-    num = len(posteriors.rows)
-    shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
-    rows = posteriors.rows[shown]
-    files = json.loads((workdir / "data.json").read_text())["files"]
-    tensorboard.save_projector(
-        workdir,
-        posteriors.means[shown],
-        [files[row] for row in rows],
-        evaluation.thumbnails(dataset, rows, config),
-        step,
-    )
-    return step
+    if not (workdir / "fitted.npz").exists():
+        begun = time.time()
+        fitted = training.fit(dataset, config)
+        checkpoint.save_fitted(workdir, fitted, evaluation.fit_embedding(dataset, config))
+        print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
+        return fitted
+    return checkpoint.load_fitted(workdir)[0]
 
 
 class _StopSignals:
@@ -319,6 +341,10 @@ class _StopSignals:
 
 
 def _check_resumable(config: Config, workdir: Path) -> None:
+    if (workdir / sweeps.FILE).exists():
+        raise ValueError(
+            f"{workdir} holds a sweep, whose runs are the folders in it; choose another --workdir"
+        )
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -327,14 +353,7 @@ def _check_resumable(config: Config, workdir: Path) -> None:
         for name in ("config.json", "data.json", "fitted.npz"):
             (workdir / name).unlink(missing_ok=True)
         return
-    changed = configs.differences(configs.load(path), config)
-    fixed = {name: pair for name, pair in changed.items() if name not in configs.RESUMABLE}
-    if fixed:
-        listed = ", ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in fixed.items())
-        raise ValueError(
-            f"{workdir} holds a run with other settings ({listed}); "
-            "choose another --workdir, or the settings it began with"
-        )
+    configs.check_resumable(configs.load(path), config, workdir)
 
 
 def _check_same_sounds(fingerprint: str, workdir: Path) -> None:
@@ -348,30 +367,6 @@ def _check_same_sounds(fingerprint: str, workdir: Path) -> None:
 
 def _read(path: Path) -> str | None:
     return path.read_text() if path.exists() else None
-
-
-def _open_log(path: Path, step: int):
-    """Opens metrics.jsonl for appending, without the lines beyond the step resumed at."""
-    from vaejax import checkpoint
-
-    kept = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            # A line that was cut off by a kill is beyond the checkpoint anyway.
-            try:
-                if json.loads(line)["step"] <= step and step > 0:
-                    kept.append(line + "\n")
-            except ValueError:
-                continue
-    checkpoint.write_text(path, "".join(kept))
-    return path.open("a")
-
-
-def _postfix(values: dict[str, float], held_out: dict[str, float]) -> str:
-    return (
-        f"loss {values['loss']:.5g} recon {values['recon']:.5g} kl {values['kl']:.4g} "
-        f"held-out {held_out.get('loss', math.nan):.5g} {values['clips_per_second']:.0f} clips/s"
-    )
 
 
 if __name__ == "__main__":

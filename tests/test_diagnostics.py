@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from vaejax import descriptors, diagnostics, features
-from vaejax.config import Config, Model, Objective
+from vaejax.config import Config, Model, Objective, Train
 from vaejax.evaluate import latent
 from vaejax.models import linear
 
@@ -252,12 +252,14 @@ def test_factors_are_recovered_as_far_as_they_are_linear_in_z():
     ],
 )
 def test_a_finished_run_says_whether_it_was_long_enough(values, words):
-    text = diagnostics.when_to_stop(values, num_steps=100, patience=0)
+    text = diagnostics.when_to_stop(values, Config(train=Train(num_steps=100)))
     for word in words:
         assert word in text
     assert "\n" not in text
 
 
 def test_patience_is_not_recommended_to_who_has_it():
-    text = diagnostics.when_to_stop({0: 9.0, 10: 1.0, 20: 2.0}, num_steps=100, patience=1)
+    text = diagnostics.when_to_stop(
+        {0: 9.0, 10: 1.0, 20: 2.0}, Config(train=Train(num_steps=100, patience=1))
+    )
     assert "--train.patience" not in text

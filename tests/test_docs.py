@@ -29,7 +29,7 @@ import scipy.stats
 import soundfile
 import tyro
 
-from vaejax import cli, training
+from vaejax import cli, sweep, training
 from vaejax import config as configs
 from vaejax.config import Config
 
@@ -146,9 +146,11 @@ def check_train(script, argv):
     """Parses options of train.py and checks the config that they make."""
     preset = cli.option(argv, "config") or "configs/default.py"
     default = script.Options(config=preset, settings=cli.load_preset(preset))
+    sweep.check_names(argv)
     options = parsed(script.Options, default, argv)
     if options is not None:
         configs.check(options.settings)
+        sweep.members(options.settings, options.sweep, options.workdir, preset)
         # Shapes of the whole step, at full size, without compiling anything.
         jax.eval_shape(lambda: training.create_state(options.settings))
 
@@ -263,6 +265,7 @@ def test_a_wrong_option_in_a_page_is_found(check_command):
         "python train.py --train.num_step 3",
         "python train.py --config configs/tinny.py",
         "python train.py --model.latent_dim 500",
+        "python train.py --sweep.model.width 8 16",
         "python sample.py --tempreature 2",
         "python sample.py --label kick --around kick.wav",
         "python -m benchmarks.generate --workdirr runs/default",
@@ -331,6 +334,7 @@ def test_pages_run_from_top_to_bottom(place, call, sample_script):
 def known_options(train_script, sample_script):
     """Every option that the pages may name."""
     names = {"help", "data"} | {f.name for f in dataclasses.fields(train_script.Options)}
+    names |= {f"sweep.{name}" for name in (*sweep.SWEEPABLE, "seeds")}
     for field in dataclasses.fields(sample_script.Options):
         value = getattr(sample_script.Options(), field.name)
         names.add(field.name)

@@ -52,3 +52,13 @@ def test_bars_are_as_high_as_their_values():
 def test_bars_of_nothing_are_drawn_as_nothing():
     image = figures.bars(np.zeros(3), title="t", caption="c")
     assert not (image == figures.BAR).all(-1).any()
+
+
+def test_runs_lie_where_their_rate_and_distortion_put_them():
+    image = figures.rate_distortion([10.0, 30.0], [-5.0, 200.0], ["a", "b"])
+    y, x = np.nonzero((image == figures.BAR).all(-1))
+    is_left = x < x.mean()
+    # The smaller rate at the left, the smaller distortion at the bottom.
+    assert y[is_left].min() > y[~is_left].max()
+    gaps = x[~is_left].mean() - x[is_left].mean(), y[is_left].mean() - y[~is_left].mean()
+    assert gaps == pytest.approx((520 / 1.16, 320 / 1.16), abs=1)

@@ -12,12 +12,14 @@
 Nothing in it is pickled, and loading it executes nothing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -189,10 +191,11 @@ def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
-    _replace(path, lambda f: f.write(text.encode()))
+    replace_file(path, lambda f: f.write(text.encode()))
 
 
-def _replace(path: Path, write) -> None:
+def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Writes a file by `write`, which is given it open, whole or not at all."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "wb") as f:
@@ -207,7 +210,7 @@ def _replace(path: Path, write) -> None:
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     """Writes an .npz file whole or not at all."""
     on_host: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
-    _replace(path, lambda f: np.savez(f, **on_host))
+    replace_file(path, lambda f: np.savez(f, **on_host))
 
 
 def save_fitted(workdir: Path, fitted: Fitted, embedding: Embedding) -> None:
@@ -278,8 +281,29 @@ def load_prior(workdir: Path, step: int) -> tuple[Aggregate, Aggregate | None] |
 
 def has_checkpoint(workdir: Path) -> bool:
     """Whether there is anything to sample from."""
-    best = workdir / "checkpoints" / "best"
-    return best.is_dir() and any(p.name.isdigit() for p in best.iterdir())
+    return _newest(workdir, "best") is not None
+
+
+def last_step(workdir: Path) -> int:
+    """The step that a run would go on from; 0 where there is none."""
+    return _newest(workdir, "last") or 0
+
+
+def best_figures(workdir: Path) -> dict[str, Any] | None:
+    """The held-out figures of the best weights, `step` among them; None before there are any."""
+    step, path = _newest(workdir, "best"), workdir / "metrics.jsonl"
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):  # a line that was cut off by a kill
+            row = json.loads(line)
+            if row.pop("split") == "held_out" and row["step"] == step:
+                return row
+    return None
+
+
+def _newest(workdir: Path, series: str) -> int | None:
+    folder = workdir / "checkpoints" / series
+    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.is_dir() else []
+    return max(steps, default=None)
 
 
 def load_run(workdir: str | os.PathLike) -> Run:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -591,6 +592,15 @@ def get(config: Config, name: str) -> Any:
     return getattr(getattr(config, section), key)
 
 
+def replaced(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with other values of some fields, by dotted name."""
+    for name, value in values.items():
+        section, key = name.split(".")
+        changed = dataclasses.replace(getattr(config, section), **{key: value})
+        config = dataclasses.replace(config, **{section: changed})
+    return config
+
+
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     """The config as nested plain values."""
     return dataclasses.asdict(config)
@@ -640,3 +650,19 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
         for key in a[section]
         if a[section][key] != b[section][key]
     }
+
+
+def check_resumable(old: Config, new: Config, workdir: Path) -> None:
+    """Refuses to go on with the run in `workdir` under settings that would make it another.
+
+    Raises:
+      ValueError: names the fields that differ and may not.
+    """
+    changed = differences(old, new)
+    fixed = {name: pair for name, pair in changed.items() if name not in RESUMABLE}
+    if fixed:
+        listed = ", ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in fixed.items())
+        raise ValueError(
+            f"{workdir} holds a run with other settings ({listed}); "
+            "choose another --workdir, or the settings it began with"
+        )

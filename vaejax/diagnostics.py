@@ -129,15 +129,13 @@ def collapse_warning(held_out: Mapping[str, float], config: Config) -> str | Non
     return None
 
 
-def when_to_stop(
-    values: Mapping[int, float], *, num_steps: int, patience: int, name: str = "loss"
-) -> str:
+def when_to_stop(values: Mapping[int, float], config: Config) -> str:
     """Whether a finished run was long enough, in a sentence.
 
     Args:
-      values: step -> held-out figure, lower is better. name: of the figure.
-      num_steps: that were asked for. patience: as `train.patience`.
+      values: step -> the held-out figure `train.best_by`, lower is better.
     """
+    name = config.train.best_by
     steps = sorted(values)
     last, best = steps[-1], min(steps, key=lambda step: values[step])
     if best == last:
@@ -149,13 +147,13 @@ def when_to_stop(
             return f"the held-out {name} has settled: more steps will change little"
         return (
             f"the held-out {name} was still falling at the last step ({share:.0%} of what was "
-            f"gained came in the last quarter): go on with --train.num_steps {2 * num_steps}"
+            f"gained came in the last quarter): go on with --train.num_steps {2 * config.train.num_steps}"
         )
     text = f"the held-out {name} was best at step {best} of {last}, and rose after it: "
     if best == steps[0]:
         return text + "nothing was learned that holds for other sounds; more sounds would help most"
     text += "the weights of that step are the ones that are kept"
-    if not patience:
+    if not config.train.patience:
         text += "; --train.patience 3 stops three evaluations after the best one"
     return text
 

@@ -1,6 +1,6 @@
 """Measurements on the held-out sounds, and what is fitted to a whole set with given weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax import config as configs
 from vaejax import diagnostics, generate, metrics, objectives, priors, training
 from vaejax.checkpoint import Aggregate, Posteriors
 from vaejax.config import Config
@@ -45,7 +46,9 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
     """Compiles the evaluation of a set of weights.
 
     Returns:
-      evaluate(params) -> (values, latent, pairs, draws). values: loss, recon, kl in nats per
+      evaluate(params) -> (values, latent, pairs, draws); the same programs serve a member of a
+      sweep: evaluate(params, what was fitted for it, the fields of the config that are its own).
+      values: loss, recon, kl in nats per
       sound, the figures of `diagnostics.latent_figures` and of `diagnostics.explained`, and
       mel_l1_db and lsd_db of the audio after inversion; latent:
       kl_per_dim [latent_dim], and the posteriors' mean and std [num, latent_dim]; pairs: the same
@@ -57,8 +60,9 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
     sample_rate = config.data.sample_rate
 
     @jax.jit
-    def terms(params, fitted, clips, lengths, facts, rows):
-        return training.eval_step(params, fitted, clips, lengths, facts, rows, config=config)
+    def terms(params, fitted, swept, *columns):
+        own = configs.replaced(config, swept)
+        return training.eval_step(params, fitted, *columns, config=own)
 
     @jax.jit
     def decode(params, fitted, latents, facts):
@@ -69,14 +73,17 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         return jax.vmap(one)(latents, facts)
 
     @jax.jit
-    def loss_of(terms):
+    def loss_of(terms, swept):
         """Of all held-out sounds as one batch, at the full weights."""
         loss, terms = objectives.loss_of(
-            terms, objective=config.objective, ramp=1.0, num_clips=len(rows)
+            terms,
+            objective=configs.replaced(config, swept).objective,
+            ramp=1.0,
+            num_clips=len(rows),
         )
         return loss, {k: jnp.mean(terms[k]) for k in objectives.BATCH_TERMS if k in terms}
 
-    def sounds_of(params, latents, facts):
+    def sounds_of(params, fitted, latents, facts):
         """[num, num_samples] of latents [num, latent_dim] and facts [num, num_facts], by one
         program for any num."""
         outputs = []
@@ -101,14 +108,15 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
 
         return jax.vmap(one)(clips, lengths, outputs)
 
-    def evaluate(params):
-        measured = over_rows(partial(terms, params, fitted), sounds, rows)
+    def evaluate(params, fitted=fitted, swept: Mapping[str, Any] | None = None):
+        swept = swept or {}
+        measured = over_rows(partial(terms, params, fitted, swept), sounds, rows)
         clips, lengths, facts = sounds.read(audio_rows)
         means, variances = measured["moments"]
-        outputs = sounds_of(params, means[: len(audio_rows)], facts)
+        outputs = sounds_of(params, fitted, means[: len(audio_rows)], facts)
         rebuilt = jax.tree.map(np.asarray, compare(clips, lengths, outputs))
         errors = measured.pop("errors")
-        loss, batch_terms = jax.tree.map(float, loss_of(measured))
+        loss, batch_terms = jax.tree.map(float, loss_of(measured, swept))
         values = {
             "loss": loss,
             "recon": float(measured["recon"].mean()),
@@ -125,9 +133,8 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
         drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T
         # The model is told what it was told of these sounds.
-        new = sounds_of(
-            params, drawn.astype(np.float32), np.resize(facts, (NUM_DRAWS, facts.shape[1]))
-        )
+        told = np.resize(facts, (NUM_DRAWS, facts.shape[1]))
+        new = sounds_of(params, fitted, drawn.astype(np.float32), told)
         latent = {
             "kl_per_dim": measured["kl_per_dim"].mean(0),
             "mean": means,

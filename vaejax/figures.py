@@ -1,4 +1,4 @@
-"""Figures with axes for TensorBoard and the notebook: spectrograms side by side, bars.
+"""Figures with axes for TensorBoard, sweeps and the notebook: spectrograms, bars, points.
 
 Pillow only, a few milliseconds each. Images are [height, width, 3] uint8, row 0 at the top.
 """
@@ -111,6 +111,61 @@ def bars(
     _text(draw, (LEFT + width, TOP + height + 3), f"{len(values) - 1}", "ra")
     _text(draw, (LEFT, TOP + height + 18), caption, "la")
     return np.asarray(image)
+
+
+def rate_distortion(
+    rates: Sequence[float], distortions: Sequence[float], names: Sequence[str]
+) -> np.ndarray:
+    """Runs as points: what the latent costs against what is lost.
+
+    Args:
+      rates: KL of each run, nats per sound. distortions: its reconstruction term, nats per sound.
+      names: of the runs.
+
+    Returns:
+      An image with axes, [height, width, 3].
+    """
+    left, top, right, bottom, width, height = 84, 34, 24, 52, 520, 320
+    image = Image.new("RGB", (left + width + right, top + height + bottom), PAPER)
+    draw = ImageDraw.Draw(image)
+    _text(draw, (left, 14), "Rate and distortion of held-out sounds, best weights", "lm")
+    (x0, x1, across), (y0, y1, upwards) = _scale(rates), _scale(distortions)
+    x_of = lambda rate: left + width * (rate - x0) / (x1 - x0)  # noqa: E731
+    y_of = lambda distortion: top + height * (y1 - distortion) / (y1 - y0)  # noqa: E731
+    for tick in across:
+        draw.line((x_of(tick), top, x_of(tick), top + height), FAINT)
+        _text(draw, (x_of(tick), top + height + 5), f"{tick:.10g}", "ma")
+    for tick in upwards:
+        draw.line((left, y_of(tick), left + width, y_of(tick)), FAINT)
+        _text(draw, (left - 6, y_of(tick)), f"{tick:.10g}", "rm")
+    _text(draw, (left + width / 2, top + height + 30), "rate: kl, nats per sound", "ma")
+    _sideways(image, "distortion: recon, nats per sound", (6, top, 14, height))
+    draw.rectangle((left, top, left + width, top + height), outline=INK)
+    # Names towards the middle, from the top down, none over another: where points are close
+    # together, the lower ones' names slide.
+    free = {True: float(top), False: float(top)}
+    for y, x, name in sorted(
+        (y_of(d), x_of(r), name) for r, d, name in zip(rates, distortions, names, strict=True)
+    ):
+        draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=BAR)
+        is_left = x < left + width / 2
+        side, at = (1 if is_left else -1), max(y, free[is_left])
+        free[is_left] = at + FONT_SIZE + 1
+        if at > y + 2:
+            draw.line((x + 4 * side, y, x + 8 * side, at), INK)
+        _text(draw, (x + 9 * side, at), name, "lm" if is_left else "rm")
+    return np.asarray(image)
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float, list[float]]:
+    """Ends of an axis with some room around values, and round numbers between them."""
+    low, high = float(min(values)), float(max(values))
+    room = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    low, high = low - room, high + room
+    step = 10.0 ** np.floor(np.log10((high - low) / 3))
+    step *= max(m for m in (1, 2, 5) if m * step <= (high - low) / 3)
+    ticks = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    return low, high, [float(tick) for tick in ticks]
 
 
 def _height_of(hz: float, num_bins: int, sample_rate: int, height: int) -> float:

@@ -123,8 +123,8 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     )
 
     @partial(jax.jit, donate_argnums=0)
-    def add(rows, start, pcm, length, facts, positions):
-        new, told, _ = jax.vmap(partial(example, visit_key))(pcm, length, facts, positions)
+    def add(rows, key, start, pcm, length, facts, positions):
+        new, told, _ = jax.vmap(partial(example, key))(pcm, length, facts, positions)
         return jax.lax.dynamic_update_slice_in_dim(rows, new, start, 0), told
 
     # The first visits of the training run itself, whole batches of them.
@@ -133,7 +133,7 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     for start in range(0, count, size):
         positions = jnp.arange(start, start + size, dtype=jnp.uint32)
         index = np.asarray(batches.shuffled_indices(order_key, positions, num_clips=num_clips))
-        rows, batch_told = add(rows, start, *sounds.read(train_rows[index]), positions)
+        rows, batch_told = add(rows, visit_key, start, *sounds.read(train_rows[index]), positions)
         told.append(batch_told)
     fitted = linear.fit(
         rows,
@@ -160,13 +160,14 @@ def create_optimizer(config: Config) -> optax.GradientTransformation:
 def learning_rate_schedule(config: Config) -> optax.Schedule:
     """Linear warm-up, then a cosine down to the final share of the peak."""
     train = config.train
-    return optax.warmup_cosine_decay_schedule(
+    share = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
-        peak_value=train.learning_rate,
+        peak_value=1.0,
         warmup_steps=min(train.warmup_steps, train.num_steps - 1),
         decay_steps=train.num_steps,
-        end_value=train.final_learning_rate * train.learning_rate,
+        end_value=train.final_learning_rate,
     )
+    return lambda step: train.learning_rate * share(step)
 
 
 def create_state(config: Config, condition_dim: int = 0) -> TrainState:

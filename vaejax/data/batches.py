@@ -125,7 +125,9 @@ def augmented_clip(
         semitones = jnp.where(moves < pitch_probability, step + (step >= 0), 0.0)
     ratio = 2.0 ** (semitones / 12.0)
     shift = shift_samples * shift
-    if pitch_semitones == 0 and shift_samples == 0:
+    # A shift that is traced (a sweep's) may be zero for some: reading at zero gives the same.
+    is_still = isinstance(shift_samples, int | float) and shift_samples == 0
+    if pitch_semitones == 0 and is_still:
         waveform = pcm[:num_samples].astype(jnp.float32)
     else:
         waveform = read_at(pcm, ratio, shift, num_samples=num_samples)

@@ -1,0 +1,182 @@
+"""What a run writes while it trains: lines of metrics, TensorBoard, checkpoints, and its prior."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vaejax import checkpoint, diagnostics, evaluation, tensorboard
+from vaejax.checkpoint import Checkpoints
+from vaejax.config import Config
+from vaejax.data.sounds import Sounds
+from vaejax.training import Fitted, TrainState
+
+
+class Journal:
+    """The run folder of a run that is training."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        config: Config,
+        sounds: Sounds,
+        checkpoints: Checkpoints,
+        evaluate: Callable,
+        best: dict[str, float],
+        step: int,
+    ):
+        """Opens the logs; what they say beyond `step`, of a run that was killed, is taken back.
+
+        Args:
+          evaluate: of `evaluation.make_evaluate`.
+          best: figures of the best weights so far, `loss` among them.
+        """
+        self.config, self.checkpoints, self.evaluate = config, checkpoints, evaluate
+        self.best = best
+        self.first: dict[str, float] = {}
+        """The figures at step 0, if the run began there."""
+        self.train: dict[str, float] = {}
+        """The figures last logged of the training steps."""
+        self.held_out: dict[str, float] = {}
+        """The figures of the last evaluation."""
+        self.board = tensorboard.Board(workdir, config, step)
+        names = [sounds.corpus.names[row] for row in sounds.held_out_rows]
+        self.path = workdir / "metrics.jsonl"
+        self.board_names = names[: config.train.board_clips]
+        self.lines = _open_lines(self.path, step)
+
+    def measure(self, at: int, state: TrainState) -> str | None:
+        """Evaluates, and keeps the weights if they are the best so far.
+
+        Returns:
+          A warning in words, if there is something to be warned of.
+
+        Raises:
+          FloatingPointError: the loss is not finite.
+        """
+        values, latent, (inputs, outputs), draws = self.evaluate(state.ema)
+        self._record("held_out", at, values)
+        self.board.latent("held_out", at, latent)
+        self.board.pairs(at, inputs, outputs, self.board_names)
+        self.board.draws(at, draws)
+        self.held_out = values
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"the held-out loss is not finite at step {at}")
+        by = self.config.train.best_by
+        if values[by] < self.best.get(by, math.inf):
+            self.checkpoints.save_best(at, state.ema)
+            self.best = {"step": at, **values}
+        self.board.advice(at, diagnostics.advice(at, values, self.best, self.config))
+        if at == 0:
+            self.first = values
+            return None
+        return diagnostics.collapse_warning(values, self.config)
+
+    def log(self, at: int, mean: Mapping[str, Any], clips_per_second: float) -> None:
+        """Logs the metrics of training steps, averaged since the last call."""
+        self.train = tensorboard.scalar_values(mean)
+        self.train["clips_per_second"] = clips_per_second
+        self.train["active_units"] = diagnostics.active_units(
+            mean["mean_variance"], mean["variance"]
+        )
+        self._record("train", at, self.train)
+        self.board.latent("train", at, {"kl_per_dim": mean["kl_per_dim"]})
+
+    def check(self, state: TrainState) -> None:
+        """Refuses a state that is not to be saved: the newest checkpoint stays a good one.
+
+        Raises:
+          FloatingPointError: a loss or gradient since the last checkpoint was not finite.
+        """
+        bad = int(state.first_bad_step)
+        if bad >= 0:
+            raise FloatingPointError(
+                f"the loss is not finite at step {bad}; the last good checkpoint is at step "
+                f"{self.checkpoints.last.latest_step() or 0}; try another --workdir with a smaller "
+                f"--train.learning_rate than {self.config.train.learning_rate:g}"
+            )
+
+    def save(self, state: TrainState) -> None:
+        """Starts writing all that the run needs to go on."""
+        self.checkpoints.save_last(state, self.best)
+
+    def status(self) -> str:
+        """A few figures for the progress bar."""
+        train, held_out = self.train, self.held_out.get("loss", math.nan)
+        return (
+            f"loss {train['loss']:.5g} recon {train['recon']:.5g} kl {train['kl']:.4g} "
+            f"held-out {held_out:.5g} {train['clips_per_second']:.0f} clips/s"
+        )
+
+    def has_waited(self, step: int) -> bool:
+        """Whether training stops at a step because nothing has got better for long."""
+        return has_waited(step, self.best, self.config)
+
+    def history(self) -> dict[int, float]:
+        """Step -> the held-out figure that the best weights are chosen by, of the whole run."""
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
+        by = self.config.train.best_by
+        return {line["step"]: line[by] for line in lines if line["split"] == "held_out"}
+
+    def finish(self) -> None:
+        """Says in TensorBoard what the whole run came to."""
+        self.board.finish(self.best)
+
+    def close(self) -> None:
+        """Returns when everything is on disk."""
+        self.checkpoints.wait()
+        self.lines.close()
+        self.board.close()
+
+    def _record(self, split: str, at: int, values: Mapping[str, float]) -> None:
+        self.lines.write(json.dumps({"step": at, "split": split, **values}) + "\n")
+        self.lines.flush()
+        self.board.scalars(split, at, values)
+
+
+def has_waited(step: int, best: Mapping[str, float], config: Config) -> bool:
+    """Whether the best evaluation is as far back as `train.patience` goes."""
+    patience = config.train.patience * config.train.eval_every_steps
+    return 0 < patience <= step - best.get("step", step)
+
+
+def fit_prior(
+    checkpoints: Checkpoints, fitted: Fitted, sounds: Sounds, config: Config, workdir: Path
+) -> int:
+    """Fits and saves the prior of the best weights, which need not be the last; their step."""
+    step, params = checkpoints.restore_best(config, sounds.told.condition_dim)
+    untold, told = evaluation.fit_prior(params, fitted, sounds, config)
+    checkpoint.save_prior(workdir, untold, told, step)
+    scores = ", ".join(f"{name} {value:.1f}" for name, value in untold.log_likelihoods.items())
+    print(f"prior: {list(untold.log_likelihoods)[-1]} (nats per held-out latent: {scores})")
+    posteriors = untold.posteriors
+    num = len(posteriors.rows)
+    shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
+    rows = posteriors.rows[shown]
+    files = json.loads((workdir / "data.json").read_text())["files"]
+    tensorboard.save_projector(
+        workdir,
+        posteriors.means[shown],
+        [files[row] for row in rows],
+        evaluation.thumbnails(sounds, rows, config),
+        step,
+    )
+    return step
+
+
+def _open_lines(path: Path, step: int):
+    """Opens metrics.jsonl for appending, without the lines beyond the step resumed at."""
+    kept = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            # A line that was cut off by a kill is beyond the checkpoint anyway.
+            try:
+                if json.loads(line)["step"] <= step and step > 0:
+                    kept.append(line + "\n")
+            except ValueError:
+                continue
+    checkpoint.write_text(path, "".join(kept))
+    return path.open("a")

@@ -1,0 +1,264 @@
+"""The members of a sweep as one: their states stacked, and one program that steps them all.
+
+What the members share stays single: with one seed and one augmentation, a batch is read, augmented
+and analysed once for all of them.
+"""
+
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax import checkpoint, training
+from vaejax import config as configs
+from vaejax.checkpoint import Checkpoints
+from vaejax.data import batches
+from vaejax.data.sounds import Sounds
+from vaejax.data.stream import Reader
+from vaejax.journal import Journal, fit_prior
+from vaejax.sweep import Member
+from vaejax.training import Fitted, TrainState
+
+# What the linear path depends on, which is fitted to augmented clips before training.
+FITTED_FROM = frozenset(
+    {
+        "augment.gain_db",
+        "augment.shift_ms",
+        "augment.pitch_probability",
+        "condition.dropout",
+        "train.seed",
+    }
+)
+# Axis of the members in a stacked state; they are all at the same step.
+AXES = TrainState(step=None, params=0, ema=0, opt_state=0, first_bad_step=0)  # type: ignore[arg-type]
+
+
+def traceable(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The values of a member as a program takes them."""
+    # A seed keeps its low 32 bits, as jax.random.key does with a Python integer.
+    return {
+        name: np.asarray(value).astype(np.int32 if isinstance(value, int) else np.float32)
+        for name, value in values.items()
+    }
+
+
+def fit(members: Sequence[Member], fit_one: Callable[[Member], Fitted]) -> dict[str, Fitted]:
+    """What is fitted for each member before training, by name; the same object for those that
+    share it, whose run folders get copies of the file.
+
+    Args:
+      fit_one: fits for one member, and stores it in its run folder, or finds it there.
+    """
+    first: dict[tuple, Member] = {}
+    fitted: dict[str, Fitted] = {}
+    for member in members:
+        key = tuple(value for name, value in member.values.items() if name in FITTED_FROM)
+        if key not in first:
+            first[key] = member
+            fitted[member.name] = fit_one(member)
+            continue
+        fitted[member.name] = fitted[first[key].name]
+        if not (member.workdir / "fitted.npz").exists():
+            with (first[key].workdir / "fitted.npz").open("rb") as stored:
+                checkpoint.replace_file(
+                    member.workdir / "fitted.npz", partial(shutil.copyfileobj, stored)
+                )
+    return fitted
+
+
+def open_runs(
+    members: Sequence[Member], sounds: Sounds, fitted: Mapping[str, Fitted], evaluate: Callable
+) -> tuple[TrainState, "Journals"]:
+    """Members that are at the same step, new or stopped, as one.
+
+    Args:
+      fitted: by name.
+      evaluate: of `evaluation.make_evaluate`.
+    """
+    told = sounds.told.condition_dim
+    states, journals = [], {}
+    for name, values, config, workdir in members:
+        checkpoints = Checkpoints(workdir)
+        restored = checkpoints.restore_last(config, told)
+        state, best = restored or (training.create_state(config, told), {"loss": math.inf})
+        states.append(state)
+        own = partial(evaluate, fitted=fitted[name], swept=traceable(values))
+        step = int(state.step)
+        journals[name] = Journal(workdir, config, sounds, checkpoints, own, best, step)
+    return stack(states), Journals(journals)
+
+
+def finish(member: Member, sounds: Sounds, fitted: Fitted) -> None:
+    """Fits the prior of a member's best weights, where it has any and that was not done."""
+    workdir = member.workdir
+    if not checkpoint.has_checkpoint(workdir):
+        return
+    checkpoints = Checkpoints(workdir)
+    if checkpoint.load_prior(workdir, checkpoints.best_step()) is None:
+        fit_prior(checkpoints, fitted, sounds, member.config, workdir)
+    checkpoints.close()
+
+
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """The states of members at the same step as one, members first."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    # A copy: the step consumes the state that it is given.
+    return stacked._replace(step=jnp.array(states[0].step))
+
+
+def state_of(stacked: TrainState, index: int) -> TrainState:
+    """The state of one member."""
+    single = jax.tree.map(lambda leaf: leaf[index], stacked._replace(step=stacked.first_bad_step))
+    return single._replace(step=stacked.step)
+
+
+def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitted]):
+    """`training.make_steps` of a population.
+
+    Args:
+      fitted: of each member.
+
+    Returns:
+      steps(state, step) -> (state, metrics with the members first). And how many steps that is.
+    """
+    config = members[0].config
+    rows = sounds.train_rows
+    num_clips, batch_size = len(rows), config.train.batch_size
+    swept = jax.tree.map(lambda *values: np.stack(values), *(traceable(m.values) for m in members))
+    are_shared = all(each is fitted[0] for each in fitted)
+    together = fitted[0] if are_shared else jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
+    have_one_order = "train.seed" not in swept
+    fits = num_clips * config.pack_samples * 2 <= config.data.device_budget_mb * 2**20
+
+    def population(function, columns_axis):
+        """Of a function of one member's (state, fitted, swept, columns)."""
+        axes = (AXES, None if are_shared else 0, 0, columns_axis)
+        return jax.vmap(function, in_axes=axes, out_axes=(AXES, 0))
+
+    if not fits:
+
+        def streamed(state, fitted, swept, columns):
+            own = configs.replaced(config, swept)
+            return training.train_step(state, fitted, *columns, config=own)
+
+        def columns_of(member: Member, step: int):
+            positions = batches.positions_at(jnp.asarray(step), batch_size=batch_size)
+            order_key = training.keys_of(member.config)[1]
+            index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
+            return *sounds.read(rows[np.asarray(index)]), np.asarray(positions)
+
+        def read(step: int):
+            if have_one_order:
+                return columns_of(members[0], step)
+            each = [columns_of(member, step) for member in members]
+            return tuple(np.stack(column) for column in zip(*each, strict=True))
+
+        step_on = jax.jit(population(streamed, None if have_one_order else 0), donate_argnums=0)
+        reader = Reader(read, config.train.num_steps)
+        return lambda state, step: step_on(state, together, swept, reader.batch_at(step)), 1
+
+    resident = jax.device_put(sounds.read(rows))
+
+    def one(state, fitted, swept, resident):
+        own = configs.replaced(config, swept)
+        positions = batches.positions_at(state.step, batch_size=batch_size)
+        order_key = training.keys_of(own)[1]
+        index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
+        clips, lengths, facts = (column[index] for column in resident)
+        return training.train_step(state, fitted, clips, lengths, facts, positions, config=own)
+
+    steps_in = config.train.steps_per_dispatch
+
+    def many(state, fitted, swept, resident):
+        state, metrics = jax.lax.scan(
+            lambda s, _: population(one, None)(s, fitted, swept, resident),
+            state,
+            None,
+            length=steps_in,
+        )
+        return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
+
+    steps_on = jax.jit(population(one, None) if steps_in == 1 else many, donate_argnums=0)
+    return lambda state, step: steps_on(state, together, swept, resident), steps_in
+
+
+class Journals:
+    """The journals of a population, written like one.
+
+    A member whose loss is not finite ends there; the others go on.
+    """
+
+    def __init__(self, journals: Mapping[str, Journal]):
+        """Takes the journal of each member, in the order of the stacked state."""
+        self.journals = dict(journals)
+        self.failed: dict[str, FloatingPointError] = {}
+        """Why a member ended early, by name."""
+
+    def measure(self, at: int, state: TrainState) -> str | None:
+        """Evaluates every member; warnings, if any, begin with the member's name."""
+        found = self._each(lambda journal, i: journal.measure(at, state_of(state, i)))
+        return "; ".join(f"{name}: {text}" for name, text in found.items() if text) or None
+
+    def log(self, at: int, mean: Mapping[str, Any], clips_per_second: float) -> None:
+        """Logs the metrics of training steps [num_members, ...]."""
+        self._each(
+            lambda journal, i: journal.log(
+                at, {name: value[i] for name, value in mean.items()}, clips_per_second
+            )
+        )
+
+    def check(self, state: TrainState) -> None:
+        """Ends the members whose state is not to be saved.
+
+        Raises:
+          FloatingPointError: that is all of them.
+        """
+        self._each(lambda journal, i: journal.check(state_of(state, i)))
+
+    def save(self, state: TrainState) -> None:
+        """Starts writing all that each member needs to go on."""
+        self._each(lambda journal, i: journal.save(state_of(state, i)))
+
+    def status(self) -> str:
+        """A few figures for the progress bar."""
+        going = self._each(lambda journal, i: journal)
+        losses = [journal.train["loss"] for journal in going.values()]
+        clips = sum(journal.train["clips_per_second"] for journal in going.values())
+        return (
+            f"{len(going)} runs, loss {min(losses):.5g} to {max(losses):.5g}, {clips:.0f} clips/s"
+        )
+
+    def has_waited(self, step: int) -> bool:
+        """Never: members train together, to the same step."""
+        return False
+
+    def finish(self) -> None:
+        """Says in TensorBoard what each run came to."""
+        self._each(lambda journal, i: journal.finish())
+
+    def close(self) -> None:
+        """Returns when everything is on disk."""
+        for journal in self.journals.values():
+            journal.close()
+            journal.checkpoints.close()
+
+    def _each(self, action: Callable[[Journal, int], Any]) -> dict[str, Any]:
+        """What an action returns for each member that has not failed, by name."""
+        results = {}
+        for index, (name, journal) in enumerate(self.journals.items()):
+            if name in self.failed:
+                continue
+            try:
+                results[name] = action(journal, index)
+            except FloatingPointError as error:
+                self.failed[name] = error
+        if not results:
+            raise FloatingPointError(
+                "; ".join(f"{name}: {error}" for name, error in self.failed.items())
+            )
+        return results
