@@ -79,7 +79,7 @@ def test_the_step_uses_every_field_that_can_be_swept(make_config, make_sounds, f
     def step(swept, state):
         positions = batches.positions_at(state.step, batch_size=8)
         own = configs.replaced(config, swept)
-        return training.train_step(state, fitted, *columns, positions, config=own)
+        return training.train_step(state, fitted, *columns, positions, config=own, num_clips=32)
 
     values = population.traceable(OTHER)
     traced = jax.make_jaxpr(step)(values, state)

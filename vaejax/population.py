@@ -144,7 +144,7 @@ def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitte
 
         def streamed(state, fitted, swept, columns):
             own = configs.replaced(config, swept)
-            return training.train_step(state, fitted, *columns, config=own)
+            return training.train_step(state, fitted, *columns, config=own, num_clips=num_clips)
 
         def columns_of(member: Member, step: int):
             positions = batches.positions_at(jnp.asarray(step), batch_size=batch_size)
@@ -170,7 +170,9 @@ def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitte
         order_key = training.keys_of(own)[1]
         index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
         clips, lengths, facts = (column[index] for column in resident)
-        return training.train_step(state, fitted, clips, lengths, facts, positions, config=own)
+        return training.train_step(
+            state, fitted, clips, lengths, facts, positions, config=own, num_clips=num_clips
+        )
 
     steps_in = config.train.steps_per_dispatch
 
