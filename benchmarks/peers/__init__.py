@@ -1,0 +1,6 @@
+"""Programs that take turns with vaejax in a benchmark; `benchmarks.turns` tells them when.
+
+own             vaejax itself
+torch_vae       the default preset's architecture and training step in PyTorch
+workshop_tf     a system of the original workshop's shape in TensorFlow and Kapre
+"""
