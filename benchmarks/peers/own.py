@@ -66,10 +66,8 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from vaejax import objectives, training
-    from vaejax.models import create_model
+    from vaejax import features, training
 
-    model = create_model(config)
     params = training.create_state(config, dataset.told.condition_dim).params
     leaves, tree = jax.tree.flatten(params)
     draws = jax.random.split(jax.random.key(1), len(leaves))
@@ -77,47 +75,51 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
         tree,
         [w + 0.02 * jax.random.normal(k, w.shape) for w, k in zip(leaves, draws, strict=True)],
     )
+    rows = np.arange(num, dtype=np.int32)
     pcm, lengths, facts = dataset.read(dataset.train_rows[:num])
     pcm = pcm[:, : config.data.num_samples]
-    keys = jax.random.split(jax.random.key(2), num)
 
     @jax.jit
     def compute(params, fitted):
-        def one(clip, length, known):
-            waveform = training.raw_clip(clip, length, config)
-            x = training.spectrogram_of(waveform, fitted.statistics, config)
-            return x, training.condition_of(known, fitted, config)
+        def negative_elbo(params):
+            terms = training.eval_step(params, fitted, pcm, lengths, facts, rows, config=config)
+            return (terms["recon"] + terms["kl"]).mean()
 
-        x, told = jax.vmap(one)(pcm, lengths, facts)
-        (loss, _), grads = jax.value_and_grad(objectives.batch_loss, has_aux=True)(
-            params, x, told, fitted.linear, keys, model=model, beta=1.0
-        )
-        # As `objectives.reparameterize` draws it.
-        eps = jax.vmap(lambda key: jax.random.normal(key, (config.model.latent_dim,)))(keys)
-        return x, eps, loss, grads
+        def seen(clip, length):
+            waveform = training.raw_clip(clip, length, config)
+            return features.x_of(waveform, fitted.statistics, config)
+
+        def noise(row):
+            # As `training.eval_step` and `objectives.reparameterize` draw it.
+            key = jax.random.fold_in(jax.random.key(config.train.seed), row)
+            return jax.random.normal(key, (config.latent_dim,))
+
+        loss, grads = jax.value_and_grad(negative_elbo)(params)
+        return jax.vmap(seen)(pcm, lengths), jax.vmap(noise)(rows), loss, grads
 
     with jax.default_matmul_precision("highest"):
         x, eps, loss, grads = compute(params, fitted)
 
     def named(prefix: str, values) -> dict[str, Any]:
         paths = jax.tree_util.tree_flatten_with_path(values)[0]
-        return {f"{prefix}/{_joined(path)}": np.asarray(value) for path, value in paths}
+        return {f"{prefix}/{_joined(path)}": np.array(value) for path, value in paths}
 
     return {
         "pcm": pcm,
-        "lengths": np.asarray(lengths),
-        "spectrogram": np.asarray(x),
-        "eps": np.asarray(eps),
-        "loss": np.asarray(loss),
+        "lengths": np.array(lengths),
+        "spectrogram": np.array(x),
+        "eps": np.array(eps),
+        "loss": np.array(loss),
         **named("params", params),
         **named("grads", grads),
-        **{f"linear/{k}": np.asarray(v) for k, v in fitted.linear._asdict().items()},
-        **{f"statistics/{k}": np.asarray(v) for k, v in fitted.statistics._asdict().items()},
+        **{f"linear/{k}": np.array(v) for k, v in fitted.linear._asdict().items()},
+        **{f"statistics/{k}": np.array(v) for k, v in fitted.statistics._asdict().items()},
     }
 
 
 def _joined(path) -> str:
-    return "/".join(str(entry.key) for entry in path)
+    """A parameter's name, less "vae" or "likelihood"."""
+    return "/".join(str(entry.key) for entry in path[1:])
 
 
 def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
