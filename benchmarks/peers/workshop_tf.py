@@ -169,7 +169,8 @@ def prepare_generation(options: dict[str, Any]) -> tuple[dict[str, Any], turns.T
 
     def sounds():
         for start in range(0, options["num"], options["batch_size"]):
-            z = random.standard_normal((options["batch_size"], LATENT_DIM), np.float32)
+            size = min(options["batch_size"], options["num"] - start)
+            z = random.standard_normal((size, LATENT_DIM), np.float32)
             for i, waveform in enumerate(np.asarray(system.generate(z))):
                 waveform = waveform / max(float(np.abs(waveform).max()), 1e-9)
                 soundfile.write(folder / f"{start + i:05d}.wav", waveform, SAMPLE_RATE, "PCM_16")
