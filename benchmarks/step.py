@@ -85,10 +85,11 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
         rebuilt, pull = jax.vjp(lambda c: jax.vmap(partial(path.at, linear))(c), coordinates)
         return found, rebuilt, pull(out)
 
-    def loss(params, linear, x):
-        return jax.value_and_grad(objectives.batch_loss, has_aux=True)(
-            params, x, told, linear, keys, model=model, beta=1.0
-        )
+    num_clips = len(dataset.train_rows)
+    loss_of = partial(objectives.batch_loss, model=model, config=config, num_clips=num_clips)
+
+    def loss(params, fitted, x):
+        return jax.value_and_grad(loss_of, has_aux=True)(params, x, told, fitted, keys)
 
     def update(state, grads):
         updates, opt_state = training.create_optimizer(config).update(
@@ -100,13 +101,13 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
         return params, ema, opt_state
 
     positions = jnp.arange(size, dtype=jnp.uint32)
-    step = partial(training.train_step, config=config)
+    step = partial(training.train_step, config=config, num_clips=num_clips)
     flat = x.reshape(size, x.shape[1], -1)
     return {
         "whole step": (step, (state, fitted, pcm, lengths, facts, positions)),
         "cut, pitch and level of the clips": (waveforms, (keys, pcm, lengths)),
         "spectrograms": (spectrograms, (clips,)),
-        "loss and gradient": (loss, (state.params, linear, x)),
+        "loss and gradient": (loss, (state.params, fitted, x)),
         "of that, linear path": (linear_path, (linear, x, coordinates, x)),
         "of that, convolutional encoder": (
             both(lambda m, a: m.encoder(a)),

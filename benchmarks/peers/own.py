@@ -162,7 +162,9 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
     state = training.create_state(config, dataset.told.condition_dim)
     positions = jnp.arange(config.train.batch_size, dtype=jnp.uint32)
     operations = flops.count(
-        lambda s, f, *batch: training.train_step(s, f, *batch, config=config),
+        lambda s, f, *batch: training.train_step(
+            s, f, *batch, config=config, num_clips=len(pcm)
+        ),
         state, fitted, *rows, positions,
     )  # fmt: skip
 
