@@ -1,132 +1,135 @@
-"""Sounds per second to disk, cold and warm starts, and memory for ten thousand sounds.
+"""Sounds per second to finished files beside TensorFlow and librosa; starts; cost against number.
 
+    pip install -e ".[bench]"
     python -m benchmarks.generate --workdir runs/default
 
-Runs `sample.py` as its users do, in processes of their own, into a temporary folder. Then writes
-the same sounds by threads and by processes, in turn, without a device: what `SoundWriter` could do.
+Programs take turns (`benchmarks.turns`): `sample.py` as its users run it, from drawing z to the
+last byte of files, manifest and contact sheet, counted after the first batch; vaejax's compiled
+program alone, results left on the device; a decoder of the workshop's shape in TensorFlow with
+kapre's inverse STFT and a loop that writes WAV files; and librosa's Griffin-Lim from random phase
+on vaejax's own magnitudes, WAV files included, the decoder not. Then `sample.py` alone: cold and
+warm starts, and the cost of a sound as more are asked for.
 """
 
-import os
-import re
+import json
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tyro
 
-from benchmarks import record
-from vaejax.export.wav import SoundWriter, write_sound
-
-ROOT = Path(__file__).resolve().parents[1]
+from benchmarks import record, turns
+from benchmarks.peers.own_sounds import sample
 
 
 @dataclass(frozen=True)
 class Options:
     workdir: Path = Path("runs/default")
     """A trained run."""
-    repeats: int = 3
-    many: int = 10_000
-    """Sounds in the memory measurement; 0 leaves it out."""
-    written: int = 2048
-    """Sounds written by each pool of writers; 0 leaves this part out."""
+    rounds: int = 3
+    """Turns of each program, and cold and warm starts; figures are medians."""
+    num: int = 1024
+    """Sounds of `sample.py` in a turn."""
+    num_tensorflow: int = 128
+    num_librosa: int = 16
+    peers: tuple[str, ...] = ("tensorflow", "librosa")
+    """Programs to compare with; none with `--peers` alone."""
+    counts: tuple[int, ...] = (100, 1000, 10_000)
+    """Numbers of sounds of which the cost and memory are measured; none with `--counts` alone."""
 
 
-def run(workdir: Path, out: Path, num: int, cache: Path) -> tuple[float, float, float]:
-    """Wall seconds, the script's own sounds per second after its first batch, peak memory in GB."""
-    shutil.rmtree(out, ignore_errors=True)
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "sample.py", "--workdir", workdir, "--out", out, "--num", str(num)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)},
+def compare(options: Options, folder: Path) -> dict[str, Any]:
+    """Sounds per second of vaejax and its peers, in turns."""
+    shared = {"workdir": str(options.workdir.resolve()), "folder": str(folder)}
+    own = turns.Player(
+        "benchmarks.peers.own_sounds",
+        {**shared, "num": options.num, "shared": max(options.num_librosa, 16)},
     )
-    assert process.stdout is not None
-    text = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    assert status == 0, text
-    found = re.search(r"\((\d+) per second", text)
-    assert found, text
-    return seconds, float(found[1]), usage.ru_maxrss / 2**20
+    players = [own]
+    amounts: dict[str, float] = {
+        "vaejax, to files": options.num,
+        "vaejax, on the device": own.about["device_sounds"],
+    }
+    if "tensorflow" in options.peers:
+        given = {
+            "part": "generate",
+            "num": options.num_tensorflow,
+            "batch_size": 64,
+            "clips": str(folder / "clips.npy"),
+            "folder": str(folder),
+        }
+        players.append(turns.Player("benchmarks.peers.workshop_tf", given))
+        amounts.update(dict.fromkeys(players[-1].tasks, options.num_tensorflow))
+    if "librosa" in options.peers:
+        given = {**own.about, "magnitudes": str(folder / "magnitudes.npy"), "folder": str(folder)}
+        players.append(turns.Player("benchmarks.peers.librosa_sounds", given))
+        amounts.update(dict.fromkeys(players[-1].tasks, players[-1].about.get("sounds", 0)))
+    _, said = turns.play(players, options.rounds)
+    for player in players:
+        player.close()
+    rates = {task: turns.rates(said[task], amounts[task]) for task in said}
+    ours = "vaejax, to files"
+    device = said["vaejax, on the device"]
+    return {
+        "sounds_per_second": rates,
+        "times_faster_to_files": {
+            task: turns.ratio(said[ours], said[task], amounts[ours] / amounts[task])
+            for task in said
+            if not task.startswith("vaejax")
+        },
+        "audio_seconds_per_second_on_the_device": turns.rates(
+            device, own.about["device_sounds"] * own.about["clip_seconds"]
+        ),
+        "vaejax": own.about,
+        "peers": {player.module: player.about for player in players[1:]},
+    }
 
 
-def write_part(folder: Path, start: int, sounds: np.ndarray) -> None:
-    for i, sound in enumerate(sounds, start):
-        write_sound(folder / f"{i}.wav", sound, 44_100)
+def starts(options: Options, folder: Path) -> dict[str, float]:
+    """Seconds from the command to 64 files, with nothing and with everything compiled."""
+    workdir, cache = str(options.workdir.resolve()), folder / "compiled"
+    cold, warm = [], []
+    for _ in range(options.rounds):
+        shutil.rmtree(cache, ignore_errors=True)
+        cold.append(sample(workdir, folder / "files", 64, str(cache))["wall_seconds"])
+        warm.append(sample(workdir, folder / "files", 64, str(cache))["wall_seconds"])
+    return {
+        "cold_64_seconds": round(statistics.median(cold), 1),
+        "warm_64_seconds": round(statistics.median(warm), 1),
+    }
 
 
-def writing(folder: Path, num: int, repeats: int) -> dict[str, float]:
-    """One-second files per second, by number and kind of writers."""
-    rng = np.random.default_rng(0)
-    sounds = rng.integers(-20_000, 20_000, (64, 44_100), dtype=np.int16)
-    counts = (1, 2, 4, 8)
-    rates: dict[str, list[float]] = {}
-
-    def by_threads(count: int) -> None:
-        with SoundWriter(44_100, num_threads=count) as writer:
-            for i in range(num):
-                writer.submit(folder / f"{i}.wav", sounds[i % 64])
-
-    def by_processes(pool: ProcessPoolExecutor) -> None:
-        starts = range(0, num, 64)
-        list(pool.map(write_part, [folder] * len(starts), starts, [sounds] * len(starts)))
-
-    for count in counts:
-        # Started beforehand, as a pool that lives as long as the program would be.
-        with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-            list(pool.map(write_part, [folder] * count, range(count), [sounds[:1]] * count))
-            for _ in range(repeats):
-                for name, work in (
-                    (f"{count} threads", lambda count=count: by_threads(count)),
-                    (f"{count} processes", lambda pool=pool: by_processes(pool)),
-                ):
-                    started = time.perf_counter()
-                    work()
-                    rates.setdefault(name, []).append(num / (time.perf_counter() - started))
-    return {name: round(statistics.median(each)) for name, each in rates.items()}
+def cost(options: Options, folder: Path) -> list[dict[str, Any]]:
+    """Milliseconds per sound once compiled, and peak memory, for each number of sounds."""
+    workdir, cache = str(options.workdir.resolve()), str(folder / "compiled")
+    figures = []
+    for num in options.counts:
+        # Small batches where there are few sounds, so that there is more than one to time.
+        more = ("--batch_size", "16") if num <= 512 else ()
+        made = sample(workdir, folder / "files", num, cache, *more)
+        assert made["rate"], f"{num} sounds are one batch"
+        figures.append(
+            {
+                "num": num,
+                "ms_per_sound": round(1e3 / made["rate"], 2),
+                "wall_seconds": round(made["wall_seconds"], 1),
+                "peak_memory_gb": round(made["memory_gb"], 2),
+            }
+        )
+    return figures
 
 
 def main(options: Options) -> None:
-    workdir = options.workdir.resolve()
-    with tempfile.TemporaryDirectory() as folder:
-        out, cache = Path(folder) / "out", Path(folder) / "cache"
-        cold, warm, rates = [], [], []
-        for _ in range(options.repeats):
-            shutil.rmtree(cache, ignore_errors=True)
-            cold.append(run(workdir, out, 64, cache)[0])
-            warm.append(run(workdir, out, 64, cache)[0])
-            rates.append(run(workdir, out, 1024, cache)[1])
-        figures: dict[str, Any] = {
-            "cold_64_seconds": round(statistics.median(cold), 1),
-            "warm_64_seconds": round(statistics.median(warm), 1),
-            "sounds_per_second": statistics.median(rates),
-            "sounds_per_second_each": rates,
-        }
-        if options.many:
-            seconds, rate, memory = run(workdir, out, options.many, cache)
-            figures["many"] = {
-                "num": options.many,
-                "seconds": round(seconds, 1),
-                "sounds_per_second": rate,
-                "peak_memory_gb": round(memory, 2),
-            }
-    if options.written:
-        with tempfile.TemporaryDirectory() as folder:
-            rates_of_writers = writing(Path(folder), options.written, options.repeats)
-        figures["files_per_second_by_writers"] = rates_of_writers
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        figures = compare(options, folder)
+        figures.update(starts(options, folder))
+        figures["cost"] = cost(options, folder)
     record.save("generate", {"workdir": options.workdir.name, **figures})
+    print(json.dumps(figures["times_faster_to_files"], indent=2))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,8 @@ def when_to_stop(values: Mapping[int, float], config: Config) -> str:
             return f"the held-out {name} has settled: more steps will change little"
         return (
             f"the held-out {name} was still falling at the last step ({share:.0%} of what was "
-            f"gained came in the last quarter): go on with --train.num_steps {2 * config.train.num_steps}"
+            "gained came in the last quarter): go on with --train.num_steps "
+            f"{2 * config.train.num_steps}"
         )
     text = f"the held-out {name} was best at step {best} of {last}, and rose after it: "
     if best == steps[0]:

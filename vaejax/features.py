@@ -135,7 +135,8 @@ def fit_statistics(
 def compress(magnitude, *, exponent):
     """magnitude ** exponent with a gradient of zero, rather than infinity, at silence."""
     audible = magnitude > 0
-    return jnp.where(audible, jnp.where(audible, magnitude, 1.0) ** exponent, 0.0)
+    # Through the logarithm: a third of the time of XLA's power on a CPU, off by some 1e-6 of it.
+    return jnp.where(audible, jnp.exp(exponent * jnp.log(jnp.where(audible, magnitude, 1.0))), 0.0)
 
 
 def compressed_magnitude(waveform, *, n_fft, hop_length, exponent):

@@ -64,9 +64,11 @@ def offset(linear: Linear, condition):
 
 def at(linear: Linear, coordinates):
     """The x [num_frames, ...] at some coordinates [num_directions]."""
-    return linear.loc + jnp.tensordot(
-        coordinates, linear.directions, 1, precision=jax.lax.Precision.HIGHEST
-    )
+    # Flat, because of the gradient: over two axes at once XLA on a CPU would first transpose the
+    # directions, 90 MB at every step of the default preset, a fifth of its time.
+    rows = linear.directions.reshape(len(linear.directions), -1)
+    along = jnp.dot(coordinates, rows, precision=jax.lax.Precision.HIGHEST)
+    return linear.loc + along.reshape(linear.loc.shape)
 
 
 def posterior(linear: Linear, coordinates, *, latent_dim: int):
