@@ -51,7 +51,7 @@ MAX_BATCH_BYTES = 2**28
 MAX_DRAWS = 2**32
 # Of what the host does to sounds; much of it holds the interpreter's lock. Writers are threads:
 # processes write a third as many files per second, because samples have to be sent to them
-# (benchmarks.generate).
+# (benchmarks.writers).
 MAX_THREADS = 8
 # Sounds that wait for a writer, so that the next batch is not kept waiting by the disk.
 MAX_PENDING = 256
