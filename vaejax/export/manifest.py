@@ -79,7 +79,6 @@ class Lines:
         each = self.plan.each[i].items() if self.plan.each else ()
         nearest_file = self.train_files[int(batch["nearest"][j])]
         novelty = float(batch["novelty"][j])
-        convergence = float(batch["spectral_convergence_db"][j])
         line = {
             "index": i,
             **({"draw": draw} if self.curated else {}),
@@ -91,7 +90,7 @@ class Lines:
             **({} if told is None else self._said(told[j])),
             "peak": round(float(batch["peak"][j]), 6),
             "rms_db": round(float(batch["rms_db"][j]), 3),
-            "spectral_convergence": None if math.isnan(convergence) else round(convergence, 3),
+            "spectral_convergence": rounded(batch["spectral_convergence_db"][j]),
             "nearest_file": nearest_file,
             "nearest_label": self.labels[nearest_file],
             "nearest_distance": round(novelty * self.neighbour_distance, 3),
@@ -114,6 +113,11 @@ class Lines:
         values = conditions.values_of(self.run.vocabulary, facts)
         said: dict[str, Any] = {n: values.pop(n) for n in ("label", "pitch") if n in values}
         return {**said, **({"told": values} if values else {})}
+
+
+def rounded(figure) -> float | None:
+    """A figure to three decimals; None, null in JSON, where there is none (NaN)."""
+    return None if math.isnan(figure) else round(float(figure), 3)
 
 
 def file_name(plan: Plan, files: Files, i: int) -> str:

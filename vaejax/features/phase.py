@@ -7,6 +7,7 @@ Where the phase has a magnitude of its own beside it, that one is |STFT| ** expo
 Phases are referred to the centre of each frame.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,24 +18,30 @@ from vaejax.signal import scales, spectrum
 from vaejax.signal.filterbank import apply_filterbank
 from vaejax.signal.mel_inversion import invert_filterbank
 
+# Bins that a partial covers under a Hann window.
+MAIN_LOBE = 4.0
+
 
 def magnitude_if(config: Config) -> Representation:
-    """Magnitude and instantaneous frequency (GANSynth, Engel et al. 2019): [num_frames, num_bins,
-    2].
+    """Magnitude and instantaneous frequency (after GANSynth, Engel et al. 2019): [num_frames,
+    num_bins, 2].
 
-    The second channel is how far the phase of a bin advances from frame to frame, wrapped, in
-    radians; in frame 0 it is the phase itself. It is the same in all frames and bins of a steady
-    partial. Back by adding it up over time. (GANSynth's magnitude is logarithmic.)
+    The second channel is how much further the phase of a bin advances from frame to frame than that
+    of a sinusoid at the bin's centre, wrapped, in radians (Flanagan & Golden 1966); in frame 0 it
+    is the phase itself. Constant where a partial is steady, 0 in the tail of a click. Back by
+    adding it up over time. (GANSynth takes the advance as it is, which wraps in every fourth bin,
+    and logarithmic magnitudes: both sound worse after PCA.)
     """
 
     def analyse(waveform):
         transformed = transform(waveform, config)
-        advance = spectrum.instantaneous_frequency(spectrum.phase(transformed))
-        return jnp.stack([_compressed(transformed, config), jnp.pi * advance], -1)
+        phase = spectrum.phase(transformed) - expected_phase(config, transformed.shape[0])
+        beyond = jnp.pi * spectrum.instantaneous_frequency(phase)
+        return jnp.stack([_compressed(transformed, config), beyond], -1)
 
     def synthesise(values, num_samples):
-        phase = spectrum.phase_from_instantaneous_frequency(values[..., 1] / jnp.pi)
-        return resynthesised(spectrum.from_polar(magnitude(values), phase), num_samples, config)
+        transformed = spectrum.from_polar(magnitude(values), added_up(values[..., 1], config))
+        return resynthesised(transformed, num_samples, config)
 
     def magnitude(values):
         return scales.expand(values[..., 0], exponent=config.features.exponent)
@@ -45,42 +52,76 @@ def magnitude_if(config: Config) -> Representation:
 def mel_if(config: Config) -> Representation:
     """Magnitude and instantaneous frequency of mel bands: [num_frames, n_mels, 2].
 
-    A band's advance is that of its bins together, each weighted by filter and power: the angle of
-    sum_k w_k X_k(t) conj(X_k(t - 1)), so that the loudest partial decides. Back, a bin takes the
-    advance of the bands it lies in, weighted by filter and level, and the magnitudes come from
-    non-negative least squares. (GANSynth filters the unwrapped phase instead, which depends on how
+    A band's advance is the angle of sum_k w_k X_k(t) conj(X_k(t - 1)): that of its bins together,
+    weighted by filter and power. What is expected is subtracted: in a band narrower than the main
+    lobe of the window, whose bins all follow one partial, the advance at the band's centre; in a
+    wider one that of each bin, before the sum. Back, a bin takes the advance of the bands it lies
+    in, weighted by filter and level, and the magnitudes come from non-negative least squares: the
+    sound is close, not exact. (GANSynth filters the unwrapped phase instead, which depends on how
     often each bin has turned.)
     """
-    bank = mel_bank(config)
-    exponent = config.features.exponent
+    bank, exponent = mel_bank(config), config.features.exponent
+    centre, is_narrow = _bands(bank)
+    narrow, wide = bank * is_narrow, bank * ~is_narrow
 
-    def pooled(product):
-        # Real matrices: a complex product with a real one would do four times the work.
-        real, imag = apply_filterbank(product.real, bank), apply_filterbank(product.imag, bank)
-        return spectrum.phase(real + 1j * imag)
+    def filtered(bins, matrix):
+        # Real matrices: a complex product with a real one would do twice the work.
+        return jax.lax.complex(
+            apply_filterbank(bins.real, matrix), apply_filterbank(bins.imag, matrix)
+        )
+
+    def expected(num_frames):
+        # Frame 0 holds the phase itself.
+        is_later = (jnp.arange(num_frames) > 0)[:, None]
+        turn = 2 * np.pi * config.features.hop_length / config.features.n_fft
+        return (
+            spectrum.from_polar(jnp.ones(()), turn * is_later * np.arange(len(bank))),
+            spectrum.from_polar(jnp.ones(()), turn * is_later * centre),
+        )
 
     def analyse(waveform):
         transformed = transform(waveform, config)
+        of_bins, of_bands = expected(transformed.shape[0])
         previous = jnp.pad(transformed, ((1, 0), (0, 0)), constant_values=1.0)[:-1]
-        level = scales.compress(
-            apply_filterbank(spectrum.magnitude(transformed), bank), exponent=exponent
-        )
-        return jnp.stack([level, pooled(transformed * jnp.conj(previous))], -1)
+        advance = transformed * jnp.conj(previous)
+        beyond = filtered(advance, narrow) * jnp.conj(of_bands)
+        beyond += filtered(advance * jnp.conj(of_bins), wide)
+        level = apply_filterbank(spectrum.magnitude(transformed), bank)
+        return jnp.stack([scales.compress(level, exponent=exponent), spectrum.phase(beyond)], -1)
 
     def synthesise(values, num_samples):
+        of_bins, of_bands = expected(values.shape[0])
         level = scales.expand(values[..., 0], exponent=exponent)
-        direction = spectrum.from_polar(level, values[..., 1])
-        back = bank.T
-        advance = spectrum.phase(
-            apply_filterbank(direction.real, back) + 1j * apply_filterbank(direction.imag, back)
-        )
-        phase = spectrum.phase_from_instantaneous_frequency(advance / jnp.pi)
+        beyond = spectrum.from_polar(level, values[..., 1])
+        advance = filtered(beyond * of_bands, narrow.T) + filtered(beyond, wide.T) * of_bins
+        phase = spectrum.phase_from_instantaneous_frequency(spectrum.phase(advance) / jnp.pi)
         return resynthesised(spectrum.from_polar(magnitude(values), phase), num_samples, config)
 
     def magnitude(values):
         return invert_filterbank(scales.expand(values[..., 0], exponent=exponent), bank)
 
     return Representation(analyse, synthesise, magnitude, has_phase=True, angles=(1,))
+
+
+def _bands(bank):
+    """Centres [n_mels] of filters [num_bins, n_mels] in bins, and whether the sum of a filter is
+    no more than MAIN_LOBE bins."""
+    total = np.maximum(bank.sum(0), 1e-6)
+    return np.arange(len(bank)) @ bank / total, total <= MAIN_LOBE
+
+
+def expected_phase(config: Config, num_frames: int):
+    """Phase of a sinusoid at the centre of each bin, [num_frames, num_bins] radians."""
+    n_fft, hop_length = config.features.n_fft, config.features.hop_length
+    # Whole turns are taken off as integers: at the last frames there are thousands of them.
+    turned = np.outer(np.arange(num_frames) * hop_length, np.arange(n_fft // 2 + 1)) % n_fft
+    return jnp.asarray(2 * np.pi / n_fft * turned, jnp.float32)
+
+
+def added_up(beyond, config: Config):
+    """The phase [num_frames, num_bins] of instantaneous frequencies in radians per frame."""
+    phase = spectrum.phase_from_instantaneous_frequency(beyond / jnp.pi)
+    return phase + expected_phase(config, beyond.shape[0])
 
 
 def magnitude_phase_db(config: Config) -> Representation:
