@@ -426,14 +426,12 @@ def _with_sound(run: "Run", options: Options) -> "Run":
 
 
 def _phase_problem(run: "Run", options: Options) -> str | None:
-    """What is asked of a phase recovery that a run without one cannot do."""
-    from vaejax import features
-
+    """What is asked of a phase recovery that a run without spectra cannot do."""
     kind = run.config.features.kind
-    if options.inversion is not None and features.create(run.config).has_phase:
+    if kind == "waveform" and options.inversion is not None:
         return (
-            f"--inversion {options.inversion} recovers a phase, but with features.kind={kind} the "
-            "model says it itself; leave it out"
+            f"--inversion {options.inversion} is for spectra, and with features.kind={kind} the "
+            "model says samples; leave it out"
         )
     if kind == "waveform" and options.iterations:
         return (

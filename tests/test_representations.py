@@ -279,6 +279,7 @@ def test_iterations_leave_a_true_spectrum_alone_and_mend_a_false_one():
         ("log_mel", Sound(inversion="zero", iterations=None), ("zero", 32)),
         ("complex", Sound(iterations=3), (None, 3)),
         ("magnitude_if", Sound(iterations=None), (None, 0)),
+        ("magnitude_if", Sound(inversion="spsi", iterations=1), ("spsi", 1)),
         ("waveform", Sound(), (None, 0)),
     ],
 )
@@ -317,12 +318,15 @@ def test_a_run_that_models_the_phase_makes_sounds_and_says_so(with_phase, call, 
     assert again.code == 0, again.err
     for row in rows:
         assert (tmp_path / "again" / row["file"]).read_bytes() == (out / row["file"]).read_bytes()
-    refused = call(
-        *("sample", "--workdir", with_phase, "--out", tmp_path / "x", "--inversion", "pghi")
+    # Asked for by name, a phase recovery takes the magnitude alone.
+    done = call(
+        *("sample", "--workdir", with_phase, "--out", tmp_path / "pghi", "--inversion", "pghi"),
+        *("--num", "1"),
     )
-    assert refused.code == 1
-    assert "features.kind=mel_if the model says it itself; leave it out" in refused.err
-    assert not (tmp_path / "x").exists()
+    assert done.code == 0, done.err
+    row = json.loads((tmp_path / "pghi" / "manifest.jsonl").read_text())
+    assert (row["inversion"], row["latent_row"]) == ("pghi", 0)
+    assert (tmp_path / "pghi" / row["file"]).read_bytes() != (out / row["file"]).read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["power", "complex"])

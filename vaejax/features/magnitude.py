@@ -18,7 +18,7 @@ def power(config: Config) -> Representation:
     features = config.features
 
     def expand(values):
-        return scales.expand(values, exponent=features.exponent)
+        return expanded_magnitude(values, exponent=features.exponent)
 
     return Representation(
         analyse=lambda waveform: compressed_magnitude(
@@ -86,6 +86,11 @@ def compressed_magnitude(waveform, *, n_fft: int, hop_length: int, exponent: flo
     transformed = stft(waveform, n_fft=n_fft, hop_length=hop_length)
     squared = spectrum.power(transformed) * (4.0 / n_fft) ** 2
     return scales.compress(squared, exponent=exponent / 2)
+
+
+def expanded_magnitude(values, *, exponent: float):
+    """The inverse of the compression; a decoder may say less than silence, which is silence."""
+    return scales.expand(values, exponent=exponent)
 
 
 def log_magnitude(magnitude, *, gain: float):
