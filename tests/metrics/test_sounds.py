@@ -220,6 +220,21 @@ def test_attack_error_is_finite_for_silence_and_short_sounds():
     assert float(metrics.attack_error_db(x, x, sample_rate=RATE)) < 1e-4
 
 
+@pytest.mark.parametrize("snr_db", [-10.0, 0.0, 25.0])
+def test_si_sdr_is_the_ratio_of_what_is_added_at_any_gain(snr_db):
+    x, added = noise(0), noise(1)
+    added -= np.dot(added, x) / np.dot(x, x) * x  # orthogonal, so that the ratio is exact
+    added *= np.linalg.norm(x) / np.linalg.norm(added) * 10 ** (-snr_db / 20)
+    assert float(metrics.si_sdr_db(x, 0.3 * (x + added))) == pytest.approx(snr_db, abs=0.01)
+
+
+def test_si_sdr_hears_phase_and_is_finite_for_silence():
+    x = noise()
+    assert float(metrics.si_sdr_db(x, -2 * x)) > 90
+    assert float(metrics.si_sdr_db(x, np.roll(x, 1))) < 0
+    assert float(metrics.si_sdr_db(x, 0 * x)) == float(metrics.si_sdr_db(0 * x, x)) == -100
+
+
 def test_magnitude_lsd_matches_its_definition():
     rng = np.random.default_rng(0)
     a, b = rng.uniform(0.01, 1, (2, 20, 30)).astype(np.float32)

@@ -60,7 +60,7 @@ class Generated(NamedTuple):
 
 @lru_cache
 def make_hearer(config: Config):
-    """Compiles what is kept of sounds, given by spectrograms [batch, num_frames, num_bins]: their
+    """Compiles what is kept of sounds, given by what a decoder says [batch, num_frames, ...]: their
     points [batch, EMBEDDING_DIM], and `loudness`."""
     # Training sounds are compared at full scale, and so are these; files have their own peak.
     at_full_scale = replace(config, sound=replace(config.sound, peak_db=0.0))

@@ -20,6 +20,7 @@ SILENT_DB = -60.0
 # Of int16, from which on a sample is at full scale.
 FULL_SCALE = 1 - 2.0**-15
 
+# Of every run; where the phase is modelled, `si_sdr_db` besides.
 RECONSTRUCTION = (
     "mel_l1_db",
     "lsd_db",
@@ -29,6 +30,11 @@ RECONSTRUCTION = (
     "feature_mse",
     "feature_lsd_db",
 )
+
+
+def figures_of(config: Config) -> tuple[str, ...]:
+    """The figures of a reconstruction that mean something for a representation."""
+    return (*RECONSTRUCTION, "si_sdr_db") if features.create(config).has_phase else RECONSTRUCTION
 
 
 def to_audio(x, statistics: Statistics, config: Config):
@@ -46,7 +52,7 @@ def compare(waveform, x, rebuilt, statistics: Statistics, config: Config):
       x: [num_frames, ...], as the model sees it. rebuilt: the same of the reconstruction.
 
     Returns:
-      The figures of `RECONSTRUCTION`, [] each; and the sound rebuilt [num_samples], at the energy
+      The figures of `figures_of`, [] each; and the sound rebuilt [num_samples], at the energy
       of the original.
     """
     sample_rate = config.data.sample_rate
@@ -55,7 +61,7 @@ def compare(waveform, x, rebuilt, statistics: Statistics, config: Config):
         return features.magnitude_of(x, statistics, config)
 
     after = metrics.match_energy(to_audio(rebuilt, statistics, config), waveform)
-    figures = {
+    values = {
         "mel_l1_db": metrics.mel_l1_db(waveform, after, sample_rate=sample_rate),
         "lsd_db": metrics.lsd_db(waveform, after),
         "spectral_convergence_db": metrics.spectral_convergence_db(waveform, after),
@@ -63,8 +69,9 @@ def compare(waveform, x, rebuilt, statistics: Statistics, config: Config):
         "attack_error_db": metrics.attack_error_db(waveform, after, sample_rate=sample_rate),
         "feature_mse": jnp.mean((rebuilt - x) ** 2),
         "feature_lsd_db": metrics.magnitude_lsd_db(magnitude(x), magnitude(rebuilt)),
+        "si_sdr_db": metrics.si_sdr_db(waveform, after),
     }
-    return figures, after
+    return {name: values[name] for name in figures_of(config)}, after
 
 
 class Reconstructions(NamedTuple):
@@ -103,7 +110,7 @@ def reconstruct(
         return jax.lax.map(one, (clips, lengths), batch_size=8)
 
     @jax.jit
-    def figures_of(statistics, waveforms, x, rebuilt):
+    def compared(statistics, waveforms, x, rebuilt):
         def one(columns):
             waveform, x, rebuilt = columns
             figures, after = compare(waveform, x, rebuilt, statistics, config)
@@ -120,7 +127,7 @@ def reconstruct(
         for system, rebuild in able:
             rebuilt = rebuild(system.arrays, x, facts)
             done[system.name] = jax.tree.map(
-                np.asarray, figures_of(fitted.statistics, waveforms, x, rebuilt)
+                np.asarray, compared(fitted.statistics, waveforms, x, rebuilt)
             )
             bar.update(min(len(clips), bar.total - bar.n))
         return {"original": pcm16(waveforms), "points": points, "loudness": loud, "systems": done}
@@ -159,7 +166,7 @@ def reconstruction_table(figures: dict[str, dict[str, np.ndarray]]) -> dict[str,
     """System -> figure, of the reconstructions of the same sounds; and the run against the
     baselines, sound by sound: differences of the means, and the ratio of the headline's."""
     table: dict[str, Any] = {
-        name: {key: of_mean(values[key]) for key in RECONSTRUCTION}
+        name: {key: of_mean(column) for key, column in values.items()}
         for name, values in figures.items()
     }
     against: dict[str, Any] = {}
@@ -170,7 +177,7 @@ def reconstruction_table(figures: dict[str, dict[str, np.ndarray]]) -> dict[str,
         theirs = figures[name]
         ratio = np.mean(ours["mel_l1_db"]) / np.mean(theirs["mel_l1_db"])
         against[name] = {
-            "difference": {key: of_mean(ours[key] - theirs[key]) for key in RECONSTRUCTION},
+            "difference": {key: of_mean(ours[key] - theirs[key]) for key in ours},
             "mel_l1_db_ratio": figure(
                 ratio, intervals.of_ratio(ours["mel_l1_db"], theirs["mel_l1_db"])
             ),

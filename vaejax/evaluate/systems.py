@@ -34,7 +34,7 @@ class System(NamedTuple):
     about: str
     arrays: Any
     rebuild: Callable | None = None
-    """(arrays, x [num_frames, num_bins], facts [num_facts]) -> x of the reconstruction."""
+    """(arrays, x [num_frames, ...], facts [num_facts]) -> x of the reconstruction."""
     draw: Callable | None = None
     """(arrays, key) -> x of a new sound."""
     weights: tuple[Any, Fitted] | None = None
@@ -52,8 +52,14 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
     config, (params, fitted, prior, _) = run.config, run.instrument
     latent_dim = config.latent_dim
     start = training.create_state(linear_config(config), fitted.linear.condition_dim).params
+    has_phase = features.create(config).has_phase
+    about = (
+        "the sounds' own values: what the way back costs"
+        if has_phase
+        else "the sounds' own magnitudes: what phase recovery costs"
+    )
     systems = [
-        System(TRUE, "the sounds' own magnitudes: what phase recovery costs", (), _same),
+        System(TRUE, about, (), _same),
         System(
             VAEJAX,
             f"this run at step {run.step}",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vaejax import conditions
+from vaejax import conditions, features
 from vaejax.checkpoint import Run
 from vaejax.curation import Rules
 from vaejax.export import names, sfz
@@ -14,7 +14,6 @@ from vaejax.export.files import Files
 from vaejax.export.mastering import FACTS, Mastered, Mastering
 from vaejax.keys import midi_of_hz
 from vaejax.latents import Plan
-from vaejax.signal import phase
 from vaejax.signal.pitch import CLEAR
 
 
@@ -44,14 +43,11 @@ class Lines:
         self.neighbour_distance = float(run.instrument.embedding.median_neighbour)
         self.digits = max(5, len(str(plan.num - 1)))
         config = run.config
-        iterations = config.sound.iterations
-        method, usual = phase.choose(
-            config.features.n_fft, config.features.hop_length, method=config.sound.inversion
-        )
+        inversion, iterations = features.inversion(config)
         self.about = {
             **plan.about,
-            "inversion": method,
-            "iterations": usual if iterations is None else iterations,
+            "inversion": inversion,
+            "iterations": iterations,
             "sample_rate": mastering.sample_rate,
             "seconds": round(config.data.num_samples / config.data.sample_rate, 6),
             "subtype": files.subtype,
@@ -94,7 +90,7 @@ class Lines:
             **({} if told is None else self._said(told[j])),
             "peak": round(float(batch["peak"][j]), 6),
             "rms_db": round(float(batch["rms_db"][j]), 3),
-            "spectral_convergence": round(float(batch["spectral_convergence_db"][j]), 3),
+            "spectral_convergence": rounded(batch["spectral_convergence_db"][j]),
             "nearest_file": nearest_file,
             "nearest_label": self.labels[nearest_file],
             "nearest_distance": round(novelty * self.neighbour_distance, 3),
@@ -117,6 +113,11 @@ class Lines:
         values = conditions.values_of(self.run.vocabulary, facts)
         said: dict[str, Any] = {n: values.pop(n) for n in ("label", "pitch") if n in values}
         return {**said, **({"told": values} if values else {})}
+
+
+def rounded(figure) -> float | None:
+    """A figure to three decimals; None, null in JSON, where there is none (NaN)."""
+    return None if math.isnan(figure) else round(float(figure), 3)
 
 
 def file_name(plan: Plan, files: Files, i: int) -> str:

@@ -24,6 +24,7 @@ from vaejax.metrics.sounds import (
     match_energy,
     mel_l1_db,
     multi_resolution_stft,
+    si_sdr_db,
     spectral_convergence_db,
 )
 
@@ -43,5 +44,6 @@ __all__ = [
     "multi_resolution_stft",
     "nearest",
     "pooled_log_mel",
+    "si_sdr_db",
     "spectral_convergence_db",
 ]

@@ -181,6 +181,27 @@ def attack_error_db(reference, estimate, *, sample_rate: int):
     return jnp.mean(jnp.abs(a - b))
 
 
+def si_sdr_db(reference, estimate):
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019): how much louder the part of
+    the estimate that is the reference is than all that is not. Higher is better.
+
+    Sample by sample, so it hears every phase: of use only where the phase is modelled.
+
+    Args:
+      reference, estimate: [num_samples], of equal length.
+
+    Returns:
+      [] dB, between -100 and 100; 100 where both are silent.
+    """
+    # No mean is subtracted: a shift of it is a distortion too.
+    power = jnp.sum(reference**2)
+    scale = jnp.sum(estimate * reference) / jnp.where(power > 0, power, 1.0)
+    target = jnp.sum((scale * reference) ** 2)
+    rest = jnp.sum((estimate - scale * reference) ** 2)
+    ratio = jnp.where(rest > 0, target / jnp.where(rest > 0, rest, 1.0), 1e10)
+    return 10 * jnp.log10(jnp.clip(ratio, 1e-10, 1e10))
+
+
 def magnitude_lsd_db(reference, estimate):
     """`lsd_db` of STFT magnitudes [num_frames, num_bins], 1.0 for a full-scale sine, whatever they
     were computed with: the distance before phase recovery."""
