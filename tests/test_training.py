@@ -109,7 +109,7 @@ def one_step(config, sounds, fitted):
     positions = batches.positions_at(state.step, batch_size=8)
     index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
     clips, lengths, facts = sounds.read(sounds.train_rows[np.asarray(index)])
-    step = jax.jit(lambda *a: training.train_step(*a, config=config))
+    step = jax.jit(lambda *a: training.train_step(*a, config=config, num_clips=32))
     return state, clips, lengths, positions, step(state, fitted, clips, lengths, facts, positions)
 
 
