@@ -36,7 +36,7 @@ def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, compute_dtype):
     state, fitted, _ = shapes(config)
     batch = config.train.batch_size
     exported = jax.export.export(
-        jax.jit(partial(training.train_step, config=config), donate_argnums=0),
+        jax.jit(partial(training.train_step, config=config, num_clips=32), donate_argnums=0),
         platforms=PLATFORMS,
     )(
         state,

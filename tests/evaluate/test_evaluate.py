@@ -80,6 +80,21 @@ def test_reconstruction_is_what_training_measured(trained, done):
         assert bound["elbo"]["value"] == pytest.approx(-measured[step]["loss"], rel=5e-3)
 
 
+def test_latent_is_described(trained, done):
+    _, figures, text = done
+    assert "What one standard deviation does" in text
+    latent, config = figures["latent"], json.loads((trained / "config.json").read_text())
+    # Its rate and distortion are the two terms of the ELBO.
+    bound = figures["bound"]["systems"][systems.VAEJAX]["elbo"]
+    total = -latent["rate"]["value"] - latent["distortion"]["value"]
+    assert total == pytest.approx(bound["value"], rel=0.01)
+    assert sorted(e["dimension"] for e in latent["effects"]) == list(
+        range(config["model"]["latent_dim"])
+    )
+    assert np.diff([e["size"] for e in latent["effects"]]).max() <= 0
+    assert "factors" not in latent
+
+
 def test_the_anchors_lie_where_they_must(done):
     _, figures, _ = done
     rebuilt = figures["reconstruction"]["systems"]
