@@ -401,9 +401,11 @@ def _with_sound(run: "Run", options: Options) -> "Run":
     """The run with the phase recovery and the fade that are asked for.
 
     Raises:
-      ValueError: a fade longer than the sounds.
+      ValueError: a fade longer than the sounds, or a phase recovery where there is none.
     """
     sound = run.config.sound
+    if problem := _phase_problem(run, options):
+        raise ValueError(problem)
     if options.inversion is not None:
         # These two start from nowhere: a few iterations, enough after a good start, are not for
         # them.
@@ -421,6 +423,29 @@ def _with_sound(run: "Run", options: Options) -> "Run":
             )
         sound = replace(sound, fade_out_ms=options.fade_out)
     return run._replace(config=replace(run.config, sound=sound))
+
+
+def _phase_problem(run: "Run", options: Options) -> str | None:
+    """What is asked of a phase recovery that a run without one cannot do."""
+    from vaejax import features
+
+    kind = run.config.features.kind
+    if options.inversion is not None and features.create(run.config).has_phase:
+        return (
+            f"--inversion {options.inversion} recovers a phase, but with features.kind={kind} the "
+            "model says it itself; leave it out"
+        )
+    if kind == "waveform" and options.iterations:
+        return (
+            f"--iterations {options.iterations} are for spectra, and with features.kind={kind} the "
+            "model says samples; leave it out"
+        )
+    if kind == "waveform" and options.rules.score == "convergence":
+        return (
+            f"--score convergence is that of a spectrum, and with features.kind={kind} the model "
+            "says samples; choose novelty, level or typicality"
+        )
+    return None
 
 
 def _as_before(options: Options, original: "Original") -> Options:

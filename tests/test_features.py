@@ -135,8 +135,3 @@ def test_gradient_of_the_inverse_is_finite_below_silence(statistics):
         jnp.full((4, 257), -100.0)
     )
     np.testing.assert_array_equal(gradient, 0.0)
-
-
-def test_compress_matches_a_plain_power():
-    x = np.linspace(0.0, 2.0, 50, dtype=np.float32)
-    np.testing.assert_allclose(features.compress(x, exponent=0.3), x**0.3, rtol=1e-5)

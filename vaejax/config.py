@@ -16,6 +16,26 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import tyro
 
 Likelihood = Literal["gaussian", "laplace", "student_t", "von_mises", "multi_resolution_stft"]
+Kind = Literal[
+    "power",
+    "log",
+    "log_mel",
+    "magnitude_if",
+    "mel_if",
+    "magnitude_phase_db",
+    "magnitude_cos_sin",
+    "complex",
+    "waveform",
+]
+MEL_KINDS = ("log_mel", "mel_if")
+# Of the kinds that have more than one value per bin.
+NUM_CHANNELS = {
+    "magnitude_if": 2,
+    "mel_if": 2,
+    "magnitude_phase_db": 3,
+    "magnitude_cos_sin": 3,
+    "complex": 2,
+}
 Inversion = Literal["auto", "pghi", "spsi", "derivative", "peaks", "griffin_lim", "zero"]
 
 
@@ -69,20 +89,44 @@ class Data:
 class Features:
     """What the model sees of a sound."""
 
-    kind: Literal["power"] = "power"
-    """`power`: STFT magnitude ** exponent."""
+    kind: Kind = "power"
+    """`power`: STFT magnitude ** exponent. `log`: log(1 + log_gain * magnitude). `log_mel`: the
+    same of mel bands. With phase: `magnitude_if`, `mel_if` (magnitude ** exponent and instantaneous
+    frequency, of bins or mel bands), `magnitude_phase_db` (magnitude ** exponent, wrapped phase,
+    dB), `magnitude_cos_sin` (magnitude ** exponent, cosine and sine of the phase), `complex` (real
+    and imaginary part, magnitude ** exponent). `waveform`: the samples."""
     n_fft: int = 2048
     """Samples in an STFT window (Hann) and in its transform."""
     hop_length: int = 512
     """Samples between STFT frames."""
     exponent: float = 0.3
-    """Of `power`. Decibels look better before the inversion and sound
-    worse after it: averages in dB fill the gaps between partials."""
+    """Of the magnitude, in all kinds but `log`, `log_mel` and `waveform`. Decibels look better
+    before the inversion and sound worse after it: averages in dB fill the gaps between partials."""
+    log_gain: float = 1000.0
+    """Of `log` and `log_mel`: 1 / log_gain is the level, of a full-scale sine, below which they are
+    linear; 1000 is 60 dB below."""
+    n_mels: int = 128
+    """Bands of `log_mel` and `mel_if`."""
+    fmin: float = 0.0
+    """Hz, lowest edge of the mel bands."""
+    fmax: float | None = None
+    """Hz, highest edge of the mel bands; None is half the sample rate."""
+    floor_db: float = -80.0
+    """dB of a full-scale sine, least level in the third channel of `magnitude_phase_db`."""
 
     @property
     def num_bins(self) -> int:
-        """Frequency bins."""
+        """Frequency bins of the STFT."""
         return self.n_fft // 2 + 1
+
+    @property
+    def frame_shape(self) -> tuple[int, ...]:
+        """Shape of the values of one frame; of one sample, (), for `waveform`."""
+        if self.kind == "waveform":
+            return ()
+        bands = self.n_mels if self.kind in MEL_KINDS else self.num_bins
+        channels = NUM_CHANNELS.get(self.kind)
+        return (bands,) if channels is None else (bands, channels)
 
 
 @dataclass(frozen=True)
@@ -255,10 +299,12 @@ class Sound:
     """From the model's output to a sound."""
 
     inversion: Inversion = "auto"
-    """Start of the phase recovery; `auto` picks it from n_fft and hop_length."""
+    """Start of the phase recovery; `auto` picks it from n_fft and hop_length. No use to
+    kinds of features that carry the phase."""
     iterations: int | None = 2
-    """Griffin-Lim iterations after the start; None takes what is usual for `inversion`. On a
-    model's magnitudes more than two change nothing that can be measured."""
+    """Griffin-Lim iterations after the start, or after the phase that the model says; None takes
+    what is usual for `inversion`, 0 after the model's phase. On a model's magnitudes more than two
+    change nothing that can be measured."""
     peak_db: float = -1.0
     """dB below full scale; every sound is scaled to this peak."""
     fade_out_ms: float = 5.0
@@ -286,8 +332,11 @@ class Config:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what the model sees of a clip, time first."""
-        return (self.num_frames, self.features.num_bins)
+        """Shape of what the model sees of a clip, time first: [num_frames, ...], or [num_samples]
+        of a waveform."""
+        if self.features.kind == "waveform":
+            return (self.data.num_samples,)
+        return (self.num_frames, *self.features.frame_shape)
 
     @property
     def latent_dim(self) -> int:
@@ -331,6 +380,8 @@ POSITIVE = (
     "features.n_fft",
     "features.hop_length",
     "features.exponent",
+    "features.log_gain",
+    "features.n_mels",
     "model.latent_dim",
     "model.width",
     "model.num_blocks",
@@ -456,6 +507,31 @@ def check(config: Config) -> None:
         f"a clip of data.clip_seconds={data.clip_seconds} at {data.sample_rate} Hz has "
         f"{data.num_samples} samples, fewer than features.n_fft={features.n_fft}; try "
         f"--data.clip_seconds {features.n_fft / data.sample_rate:.3f} or more, or a smaller n_fft",
+    )
+    require(
+        features.floor_db < 0,
+        f"features.floor_db={features.floor_db} must be negative (dB below a full-scale sine)",
+    )
+    if features.kind in MEL_KINDS:
+        nyquist = data.sample_rate / 2
+        fmax = nyquist if features.fmax is None else features.fmax
+        require(
+            0 <= features.fmin < fmax <= nyquist,
+            f"features.fmin={features.fmin} and features.fmax={fmax} must satisfy 0 <= fmin < fmax "
+            f"<= {nyquist}, half of data.sample_rate={data.sample_rate}",
+        )
+        # More bands than that are empty, most of them.
+        most = int((fmax - features.fmin) * features.n_fft / data.sample_rate)
+        require(
+            features.n_mels <= most,
+            f"features.n_mels={features.n_mels} is more than the {most} bins that "
+            f"features.n_fft={features.n_fft} has from features.fmin={features.fmin} to "
+            f"features.fmax={fmax} Hz; try {max(most // 4, 1)}",
+        )
+    require(
+        len(config.shape) > 1,
+        f"features.kind={features.kind} has no frames, which model.kind={model.kind} works on; try "
+        "--features.kind complex",
     )
     stride = 2**model.num_stages
     require(

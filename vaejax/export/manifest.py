@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vaejax import conditions
+from vaejax import conditions, features
 from vaejax.checkpoint import Run
 from vaejax.curation import Rules
 from vaejax.export import names, sfz
@@ -14,7 +14,6 @@ from vaejax.export.files import Files
 from vaejax.export.mastering import FACTS, Mastered, Mastering
 from vaejax.keys import midi_of_hz
 from vaejax.latents import Plan
-from vaejax.signal import phase
 from vaejax.signal.pitch import CLEAR
 
 
@@ -44,14 +43,11 @@ class Lines:
         self.neighbour_distance = float(run.instrument.embedding.median_neighbour)
         self.digits = max(5, len(str(plan.num - 1)))
         config = run.config
-        iterations = config.sound.iterations
-        method, usual = phase.choose(
-            config.features.n_fft, config.features.hop_length, method=config.sound.inversion
-        )
+        inversion, iterations = features.inversion(config)
         self.about = {
             **plan.about,
-            "inversion": method,
-            "iterations": usual if iterations is None else iterations,
+            "inversion": inversion,
+            "iterations": iterations,
             "sample_rate": mastering.sample_rate,
             "seconds": round(config.data.num_samples / config.data.sample_rate, 6),
             "subtype": files.subtype,
@@ -83,6 +79,7 @@ class Lines:
         each = self.plan.each[i].items() if self.plan.each else ()
         nearest_file = self.train_files[int(batch["nearest"][j])]
         novelty = float(batch["novelty"][j])
+        convergence = float(batch["spectral_convergence_db"][j])
         line = {
             "index": i,
             **({"draw": draw} if self.curated else {}),
@@ -94,7 +91,7 @@ class Lines:
             **({} if told is None else self._said(told[j])),
             "peak": round(float(batch["peak"][j]), 6),
             "rms_db": round(float(batch["rms_db"][j]), 3),
-            "spectral_convergence": round(float(batch["spectral_convergence_db"][j]), 3),
+            "spectral_convergence": None if math.isnan(convergence) else round(convergence, 3),
             "nearest_file": nearest_file,
             "nearest_label": self.labels[nearest_file],
             "nearest_distance": round(novelty * self.neighbour_distance, 3),
