@@ -640,8 +640,8 @@ def _check_stages(config: Config) -> None:
     data, features, model = config.data, config.features, config.model
     if (model.kind == "waveform") != (features.kind == "waveform"):
         raise ValueError(
-            f"model.kind={model.kind} cannot read features.kind={features.kind}: the model waveform "
-            "goes with the features waveform, and the others with the other features; try "
+            f"model.kind={model.kind} cannot read features.kind={features.kind}: the model "
+            "waveform goes with the features waveform, and other models with other features; try "
             + (
                 "--features.kind waveform"
                 if model.kind == "waveform"

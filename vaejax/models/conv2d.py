@@ -12,8 +12,7 @@ axis, any number of frames and bins. Layers are of two kinds (`model.layers`):
 
 Time on a CPU goes to the first and last layers, where the plane is large: the first convolution
 reads, and the last writes, patches of several frames and bins (`model.patch`). Either decoder
-repeats values and then convolves: a strided transposed convolution leaves a checkerboard (Odena et
-al. 2016).
+repeats values and then convolves (`resize_conv`), which leaves no checkerboard.
 """
 
 from typing import Any
@@ -23,6 +22,7 @@ from flax import linen as nn
 
 from vaejax.config import Config
 from vaejax.models.frequency_aware import FrequencyAwareConv
+from vaejax.models.resize_conv import ResizeConv
 from vaejax.models.vae import VAE, Posterior, around, last
 
 Size = tuple[int, int]
@@ -43,12 +43,6 @@ def patch_kernel(kernel_size: int, patch: Size) -> Size:
     return kernel_size + patch[0] - 1, kernel_size + patch[1] - 1
 
 
-def enlarge(h, factors: Size, size: Size):
-    """Repeats frames and bins, [frames, bins, channels] -> [*size, channels]."""
-    h = jnp.repeat(jnp.repeat(h, factors[0], axis=0), factors[1], axis=1)
-    return h[: size[0], : size[1]]
-
-
 class Block(nn.Module):
     """h + conv(gelu(conv(gelu(h)))), the identity at the start."""
 
@@ -61,9 +55,9 @@ class Block(nn.Module):
         """[frames, bins, width] -> [frames, bins, width]."""
         kernel = (self.kernel_size, self.kernel_size)
         update = nn.Conv(self.width, kernel, dtype=self.dtype)(nn.gelu(h))
-        update = nn.Conv(
-            self.width, kernel, dtype=self.dtype, kernel_init=nn.initializers.zeros
-        )(nn.gelu(update))
+        update = nn.Conv(self.width, kernel, dtype=self.dtype, kernel_init=nn.initializers.zeros)(
+            nn.gelu(update)
+        )
         return h + update
 
 
@@ -123,11 +117,12 @@ class ResidualDecoder(nn.Module):
         for stage in range(self.num_stages, 0, -1):
             for _ in range(self.num_blocks):
                 h = Block(self.width * 2**stage, self.kernel_size, self.dtype)(h)
-            h = enlarge(nn.gelu(h), (2, 2), sizes[stage - 1])
-            h = nn.Conv(self.width * 2 ** (stage - 1), kernel, dtype=self.dtype)(h)
-        return Patches(
-            self.shape, self.kernel_size, self.patch, self.is_correction, self.dtype
-        )(nn.gelu(h))
+            width = self.width * 2 ** (stage - 1)
+            # [frames, bins, 2 width] -> [2 frames, 2 bins, width], less where one was odd
+            h = ResizeConv(width, kernel, (2, 2), sizes[stage - 1], self.dtype)(nn.gelu(h))
+        return Patches(self.shape, self.kernel_size, self.patch, self.is_correction, self.dtype)(
+            nn.gelu(h)
+        )
 
 
 class PlainEncoder(nn.Module):
@@ -187,18 +182,18 @@ class PlainDecoder(nn.Module):
         h = nn.relu(nn.Dense(frames * bins * self.width, dtype=self.dtype)(z))
         h = h.reshape(frames, bins, self.width)
         for group in range(self.num_stages, -1, -1):
-            h = enlarge(h, (2, 2), sizes[group]) if group < self.num_stages else h
-            for _ in range(self.num_blocks):
-                h = nn.Conv(
+            for i in range(self.num_blocks):
+                enlarges = i == 0 and group < self.num_stages
+                h = ResizeConv(
                     self.width,
                     kernel,
-                    dtype=self.dtype,
-                    kernel_init=nn.initializers.he_normal(),
+                    (2, 2) if enlarges else (1, 1),
+                    sizes[group],
+                    self.dtype,
+                    nn.initializers.he_normal(),
                 )(h)
                 h = nn.relu(h)
-        return Patches(
-            self.shape, self.kernel_size, self.patch, self.is_correction, self.dtype
-        )(h)
+        return Patches(self.shape, self.kernel_size, self.patch, self.is_correction, self.dtype)(h)
 
 
 class Patches(nn.Module):
@@ -214,12 +209,14 @@ class Patches(nn.Module):
     def __call__(self, h):
         """[*shape] float32."""
         num_channels = self.shape[2] if len(self.shape) == 3 else 1
-        out = nn.Conv(
+        out = ResizeConv(
             num_channels,
             patch_kernel(self.kernel_size, self.patch),
-            dtype=self.dtype,
-            kernel_init=last(self.is_correction),
-        )(enlarge(h, self.patch, self.shape[:2]))
+            self.patch,
+            self.shape[:2],
+            self.dtype,
+            last(self.is_correction),
+        )(h)
         return out.astype(jnp.float32).reshape(self.shape)
 
 

@@ -13,35 +13,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax.config import Config
+from vaejax.models.resize_conv import ResizeConv
 from vaejax.models.vae import VAE, Posterior, around, last
+
+# Halved by every ReLU, the signal would fade (He et al. 2015).
+HE = nn.initializers.he_normal()
 
 
 def widths(width: int, num_stages: int) -> list[int]:
     """Channels of each stage; they double every second one: 8, 8, 16, 16, 32, 32."""
     return [width * 2 ** (stage // 2) for stage in range(num_stages)]
-
-
-class Layers(nn.Module):
-    """`num` convolutions over time, each followed by ReLU."""
-
-    num: int
-    width: int
-    kernel_size: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, h):
-        """[samples, ...] -> [samples, width]."""
-        for _ in range(self.num):
-            h = nn.Conv(
-                self.width,
-                (self.kernel_size,),
-                dtype=self.dtype,
-                # Halved by every ReLU, the signal would fade (He et al. 2015).
-                kernel_init=nn.initializers.he_normal(),
-            )(h)
-            h = nn.relu(h)
-        return h
 
 
 class Encoder(nn.Module):
@@ -61,8 +42,10 @@ class Encoder(nn.Module):
         """(mean, logvar), [latent_dim] each."""
         h = x[:, None]
         for width in widths(self.width, self.num_stages):
-            h = Layers(self.num_blocks, width, self.kernel_size, self.dtype)(h)
-            # [samples, width] -> [ceil(samples / 2), width]; the last of an odd number stands alone.
+            for _ in range(self.num_blocks):
+                h = nn.Conv(width, (self.kernel_size,), dtype=self.dtype, kernel_init=HE)(h)
+                h = nn.relu(h)
+            # [samples, width] -> [ceil(samples / 2), width]; the last of an odd number is alone.
             h = nn.avg_pool(h, (2,), strides=(2,), padding="SAME", count_include_pad=False)
         return Posterior(self.latent_dim, self.is_correction)(h, condition)
 
@@ -90,9 +73,12 @@ class Decoder(nn.Module):
         first = stages[-1] if stages else self.width
         h = nn.relu(nn.Dense(lengths[-1] * first, dtype=self.dtype)(z)).reshape(lengths[-1], first)
         for width, length in zip(reversed(stages), reversed(lengths[:-1]), strict=True):
-            # Repeat and convolve: a strided transposed convolution leaves a tone at its stride.
-            h = jnp.repeat(h, 2, axis=0)[:length]
-            h = Layers(self.num_blocks, width, self.kernel_size, self.dtype)(h)
+            for i in range(self.num_blocks):
+                # A strided transposed convolution would leave a tone at its stride.
+                factor = (2,) if i == 0 else (1,)
+                kernel = (self.kernel_size,)
+                h = ResizeConv(width, kernel, factor, (length,), self.dtype, HE)(h)
+                h = nn.relu(h)
         out = nn.Conv(
             1, (self.kernel_size,), dtype=self.dtype, kernel_init=last(self.is_correction)
         )(h)
