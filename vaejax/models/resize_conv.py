@@ -3,8 +3,8 @@
 A strided transposed convolution leaves a checkerboard; repeating every value and then convolving
 does not (Odena et al. 2016). But most products of that convolution multiply the same value again:
 the taps of the kernel that fall on copies of one value may be added up before. What is left is a
-convolution of the small array, whose channels hold the copies' answers side by side (as a sub-pixel
-convolution, Shi et al. 2016, that started and stays without a checkerboard). With few channels it is
+convolution of the small array, whose channels hold the answers of the copies (as a sub-pixel
+convolution, Shi et al. 2016, that stays without a checkerboard). With few channels it is
 several times as fast on a CPU.
 """
 
@@ -46,7 +46,7 @@ class ResizeConv(nn.Module):
 
         # Copy j of a value sees, under tap k, the value (j + k - before) // factor places away.
         padding = []
-        for axis, (taps, factor) in enumerate(zip(self.kernel_size, self.factors, strict=True)):
+        for taps, factor in zip(self.kernel_size, self.factors, strict=True):
             before = (taps - 1) // 2
             away = (np.arange(factor)[:, None] + np.arange(taps) - before) // factor
             places = np.arange(away.min(), away.max() + 1)
