@@ -15,6 +15,25 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+# Those of data.families, which imports JAX.
+Family = Literal[
+    "bass",
+    "lead",
+    "pad",
+    "pluck",
+    "keys",
+    "bell",
+    "brass",
+    "strings",
+    "organ",
+    "flute",
+    "mallet",
+    "kick",
+    "snare",
+    "hat",
+    "tom",
+    "clap",
+]
 Likelihood = Literal["gaussian", "laplace", "student_t", "von_mises", "multi_resolution_stft"]
 Kind = Literal[
     "power",
@@ -63,6 +82,8 @@ class Data:
     """Sounds in the built-in set."""
     synth_seed: int = 0
     """Seed of the built-in set."""
+    synth_families: tuple[Family, ...] = ()
+    """Families of the built-in set; none named is all of them."""
     cache_dir: str | None = None
     """Folder for decoded sounds; by default $VAEJAX_CACHE, $XDG_CACHE_HOME/vaejax or
     ~/.cache/vaejax."""
@@ -312,8 +333,9 @@ class Sound:
     """From the model's output to a sound."""
 
     inversion: Inversion = "auto"
-    """Start of the phase recovery; `auto` picks it from n_fft and hop_length. No use to
-    kinds of features that carry the phase."""
+    """Start of the phase recovery; `auto` picks it from n_fft and hop_length, or takes the phase
+    that the model says where the kind of features carries one. By any other name the phase is
+    recovered from the magnitude alone."""
     iterations: int | None = 2
     """Griffin-Lim iterations after the start, or after the phase that the model says; None takes
     what is usual for `inversion`, 0 after the model's phase. On a model's magnitudes more than two
@@ -473,6 +495,12 @@ def check(config: Config) -> None:
         0 < data.holdout_fraction <= 0.5,
         f"data.holdout_fraction={data.holdout_fraction} must lie in (0, 0.5]",
     )
+    for name in data.synth_families:
+        known = ", ".join(get_args(Family))
+        require(name in get_args(Family), f"data.synth_families: no {name!r}; there are {known}")
+        require(
+            data.synth_families.count(name) == 1, f"data.synth_families names {name} more than once"
+        )
     told = config.condition
     require(0 <= told.dropout < 1, f"condition.dropout={told.dropout} must lie in [0, 1)")
     for name in ("label", "pitch"):

@@ -28,7 +28,7 @@ import numpy as np
 from vaejax import config as configs
 from vaejax.features import magnitude, phase
 from vaejax.features.magnitude import compressed_magnitude
-from vaejax.features.representation import Representation
+from vaejax.features.representation import Representation, recovered
 from vaejax.signal import phase as recovery
 
 __all__ = [
@@ -93,7 +93,10 @@ def waveform_of(x, statistics: Statistics, config: configs.Config, *, num_sample
       waveform [num_samples] float32; and the spectral convergence, [] dB: how well its STFT
       magnitude meets the one asked for. NaN for `waveform`, which asks for none.
     """
-    return create(config).synthesise(unstandardise(x, statistics), num_samples)
+    representation, values = create(config), unstandardise(x, statistics)
+    if representation.has_phase and _recovers(config):
+        return recovered(representation.magnitude(values), num_samples, config)
+    return representation.synthesise(values, num_samples)
 
 
 def magnitude_of(x, statistics: Statistics, config: configs.Config):
@@ -108,12 +111,17 @@ def inversion(config: configs.Config) -> tuple[str | None, int]:
     sound = config.sound
     if config.features.kind == "waveform":
         return None, 0
-    if create(config).has_phase:
+    if create(config).has_phase and not _recovers(config):
         return None, sound.iterations or 0
     method, usual = recovery.choose(
         config.features.n_fft, config.features.hop_length, method=sound.inversion
     )
     return method, usual if sound.iterations is None else sound.iterations
+
+
+def _recovers(config: configs.Config) -> bool:
+    """Whether a phase is recovered even where the values carry one; samples have none."""
+    return config.sound.inversion != "auto" and config.features.kind != "waveform"
 
 
 def standardise(values, statistics: Statistics):

@@ -1,7 +1,8 @@
 """Representations that carry the phase, and the waveform itself.
 
-They ignore `sound.inversion`: there is no phase to recover. `sound.iterations` of Griffin-Lim then
-polish what a decoder says (0 leaves its phase as it is), except for `waveform`, which has none.
+There is no phase to recover, unless `sound.inversion` names a method: then the magnitude alone
+counts. `sound.iterations` of Griffin-Lim polish what a decoder says (0 leaves its phase as it is),
+except for `waveform`, which has none.
 Where the phase has a magnitude of its own beside it, that one is |STFT| ** exponent.
 
 Phases are referred to the centre of each frame.
