@@ -29,6 +29,7 @@ def get_config() -> Config:
             num_stages=6,
             ppca_clips=0,
         ),
+        objective=dataclasses.replace(default.objective, likelihood="multi_resolution_stft"),
         # From random weights there is more to learn in a step.
         train=dataclasses.replace(default.train, learning_rate=2e-3, batch_size=16),
     )

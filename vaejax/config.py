@@ -663,6 +663,8 @@ def _check_objective(config: Config) -> None:
         f"objective.top_dim={objective.top_dim} must be at most the {config.latent_dim} dimensions "
         "of z",
     )
+
+
 def _check_stages(config: Config) -> None:
     """Refuses a model that halves an axis more often than the axis can be halved."""
     data, features, model = config.data, config.features, config.model

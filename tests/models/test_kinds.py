@@ -14,7 +14,7 @@ from vaejax.models import conv2d, linear, waveform
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 
-SIZES = {"latent_dim": 3, "width": 4, "num_stages": 2, "num_directions": 5}
+SIZES = {"latent_dim": 3, "width": 4, "num_stages": 1, "num_directions": 5}
 SIZES |= {"dense_width": 6, "ppca_clips": 10}
 PLANE = {"features": Features(n_fft=32, hop_length=8), "data": Data("synth", 8000, 0.016)}
 SAMPLES = {"features": Features(kind="waveform"), "data": Data("synth", 8000, 0.015)}
@@ -22,7 +22,7 @@ CHANNELS = {**PLANE, "features": Features(kind="magnitude_cos_sin", n_fft=32, ho
 CONFIGS = {
     "conv1d": Config(model=Model(kind="conv1d", **SIZES), **CHANNELS),
     "residual": Config(model=Model(kind="conv2d", **SIZES), **CHANNELS),
-    "plain": Config(model=Model(kind="conv2d", layers="plain", num_blocks=2, **SIZES), **PLANE),
+    "plain": Config(model=Model(kind="conv2d", layers="plain", **SIZES), **PLANE),
     "waveform": Config(model=Model(kind="waveform", **SIZES), **SAMPLES),
 }
 NOTHING, ONES = jnp.zeros(0), jnp.ones(2)
