@@ -184,7 +184,7 @@ def load_synth(
       OSError: if the cache cannot be written, or the disk is full.
     """
     settings = {"sample_rate": sample_rate, "pack_samples": pack_samples, "trim_db": trim_db}
-    chosen = {"families": families} if families else {}
+    chosen: dict[str, Any] = {"families": families} if families else {}
 
     def items(_: dict[str, _Item]) -> Generator[_Item]:
         from vaejax.data import synth

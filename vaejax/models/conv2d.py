@@ -110,7 +110,7 @@ class ResidualDecoder(nn.Module):
     def __call__(self, z):
         """What the model says of a clip, [*shape] float32."""
         kernel = (self.kernel_size, self.kernel_size)
-        sizes = plane_sizes(self.shape[:2], self.patch, self.num_stages)
+        sizes = plane_sizes((self.shape[0], self.shape[1]), self.patch, self.num_stages)
         width = self.width * 2**self.num_stages
         frames, bins = sizes[-1]
         h = nn.Dense(frames * bins * width, dtype=self.dtype)(z).reshape(frames, bins, width)
@@ -177,7 +177,7 @@ class PlainDecoder(nn.Module):
     def __call__(self, z):
         """What the model says of a clip, [*shape] float32."""
         kernel = (self.kernel_size, self.kernel_size)
-        sizes = plane_sizes(self.shape[:2], self.patch, self.num_stages)
+        sizes = plane_sizes((self.shape[0], self.shape[1]), self.patch, self.num_stages)
         frames, bins = sizes[-1]
         h = nn.relu(nn.Dense(frames * bins * self.width, dtype=self.dtype)(z))
         h = h.reshape(frames, bins, self.width)
