@@ -23,6 +23,10 @@ from vaejax.config import Config
 from vaejax.models import linear as linear_path
 from vaejax.models.linear import Linear
 
+RANDOM = nn.initializers.lecun_normal()
+# A tenth of that.
+NEARLY_ZERO = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+
 
 class Dense(nn.Module):
     """A residual perceptron [..] -> [out], zero at the start."""
@@ -53,15 +57,19 @@ class Posterior(nn.Module):
     def __call__(self, found, condition):
         """(mean, logvar), [latent_dim] each, float32."""
         h = jnp.concatenate([found.reshape(-1).astype(jnp.float32), condition])
-        mean = nn.Dense(self.latent_dim, kernel_init=last(self.is_correction), name="mean")(h)
+        # Random means tell sounds apart from the first step on.
+        random_or_zero = nn.initializers.zeros if self.is_correction else RANDOM
+        mean = nn.Dense(self.latent_dim, kernel_init=random_or_zero, name="mean")(h)
         # The same variance for all sounds at first: that of the prior, which costs no nats.
         logvar = nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros, name="logvar")(h)
         return mean, logvar
 
 
-def last(is_correction: bool, default=nn.initializers.lecun_normal()):  # noqa: B008
-    """How the weights of a last layer start."""
-    return nn.initializers.zeros if is_correction else default
+def last(is_correction: bool):
+    """How the weights of a decoder's last layer start: at zero around a linear path. Without one,
+    near it: the mean sound is a better first answer than noise, and from exact silence distances
+    of magnitudes have no gradient."""
+    return nn.initializers.zeros if is_correction else NEARLY_ZERO
 
 
 class VAE(nn.Module):
