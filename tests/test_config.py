@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from typing import get_args
 
 import pytest
 
 from vaejax import config as configs
+from vaejax.data.families import FAMILIES
 
 
 def change(config, name, value):
@@ -61,6 +63,29 @@ def test_negative_is_refused_where_a_field_cannot_be(config, name):
             {"model.num_stages": 5},
             r"model\.num_stages=5 halves .* a clip has 32 frames; at least 64 .* num_stages 4",
         ),
+        (
+            {"model.kind": "conv2d", "model.num_stages": 4},
+            r"halves the frames, model\.patch=\(2, 4\) at a time, 4 times, but a clip has 32 frames"
+            r"; at least 32 x 2 are needed: a clip of 0\.496 s or more, or num_stages 3",
+        ),
+        (
+            {"model.kind": "conv2d", "model.patch": (1, 64)},
+            r"halves the bins.* has 129 bins; at least 4 x 64 .*features\.n_fft 512 or more, or "
+            r"num_stages 0",
+        ),
+        (
+            {"model.kind": "waveform", "features.kind": "waveform", "model.num_stages": 10},
+            r"halves the samples 10 times, but a clip has 2000 samples; at least 2048 are needed: "
+            r"a clip of 0\.256 s or more, or num_stages 9",
+        ),
+        (
+            {"model.kind": "waveform"},
+            r"cannot read features\.kind=power.*--features\.kind waveform",
+        ),
+        ({"features.kind": "waveform"}, r"model\.kind=conv1d cannot read .*--model\.kind waveform"),
+        ({"model.kind": "conv2d", "model.patch": (0, 4)}, r"model\.patch=\(0, 4\) must be two"),
+        ({"data.synth_families": ("kick", "gong")}, r"data\.synth_families: no 'gong'; .*snare"),
+        ({"data.synth_families": ("kick", "kick")}, r"data\.synth_families names kick more than"),
         ({"model.kernel_size": 4}, r"model\.kernel_size=4 must be odd"),
         ({"model.latent_dim": 32 * 129}, r"model\.latent_dim=4128 must be smaller than the 4128"),
         (
@@ -96,12 +121,26 @@ def test_what_cannot_work_is_refused_with_the_numbers(config, changes, message):
         {"features.hop_length": 128},
         {"model.num_directions": 16},
         {"model.ppca_clips": 32},
+        {"model.kind": "conv2d", "model.num_stages": 4, "data.clip_seconds": 0.496},
+        {"model.kind": "conv2d", "model.patch": (1, 64), "features.n_fft": 512},
+        {
+            "model.kind": "waveform",
+            "features.kind": "waveform",
+            "model.num_stages": 10,
+            "data.clip_seconds": 0.256,
+        },
+        {"model.ppca_clips": 0, "model.num_directions": 3},
     ],
 )
 def test_the_value_that_a_refusal_suggests_is_accepted(config, changes):
     for name, value in changes.items():
         config = change(config, name, value)
     configs.check(config)
+
+
+def test_families_are_those_of_the_built_in_set():
+    # Written out in the config so that --help needs no JAX.
+    assert get_args(configs.Family) == FAMILIES
 
 
 def test_num_frames_is_that_of_centred_frames(config):

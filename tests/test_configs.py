@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,9 @@ def shrunk(config):
 
 
 def test_the_presets_are_those_that_the_project_promises():
-    assert {"default", "tiny", "workshop", "studio"} <= set(PRESETS)
+    assert {"default", "tiny", "workshop", "workshop_waveform", "studio", "drums", "nsynth"} <= set(
+        PRESETS
+    )
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -88,6 +91,22 @@ def test_workshop_has_the_originals_settings():
     assert (config.data.sample_rate, config.data.clip_seconds) == (44_100, 1.0)
     assert (config.features.n_fft, config.features.hop_length) == (2048, 512)
     assert config.model.latent_dim == 8
+    assert config.model.kind == "conv2d"
+    assert config.shape == (87, 1025, 3)
+
+
+def test_layers_named_in_the_workshops_header_are_the_originals():
+    about = ast.get_docstring(ast.parse((cli.PRESETS / "workshop.py").read_text()))
+    assert re.search(r"layers plain .*num_stages 4 .*num_blocks 3 .*patch 1 1`", about)
+    config = cli.load_preset("workshop")
+    changes = {"layers": "plain", "num_stages": 4, "num_blocks": 3, "patch": (1, 1)}
+    configs.check(dataclasses.replace(config, model=dataclasses.replace(config.model, **changes)))
+
+
+def test_drums_are_drums():
+    config = cli.load_preset("drums")
+    assert set(config.data.synth_families) == {"kick", "snare", "hat", "tom", "clap"}
+    assert config.features.hop_length < cli.load_preset("default").features.hop_length
 
 
 def test_studio_is_wider_and_longer_than_default_and_computes_in_bfloat16():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vaejax import features
-from vaejax.config import Config, Features
+from vaejax.config import Config, Features, Sound
 from vaejax.signal.stft import istft, stft
 
 SIZES = {"n_fft": 512, "hop_length": 128}
@@ -135,3 +135,18 @@ def test_gradient_of_the_inverse_is_finite_below_silence(statistics):
         jnp.full((4, 257), -100.0)
     )
     np.testing.assert_array_equal(gradient, 0.0)
+
+
+def test_a_named_inversion_takes_the_magnitude_and_leaves_the_phase_that_was_said():
+    kind = Features(kind="magnitude_phase_db", n_fft=256, hop_length=64)
+    own, named = Config(features=kind), Config(features=kind, sound=Sound(inversion="pghi"))
+    fitted = features.Statistics(jnp.zeros((129, 3)), jnp.ones(3))
+    x = features.x_of(jnp.asarray(noise(2000)), fitted, own)
+    other = x.at[..., 1].multiply(-0.5)
+    pair = [features.waveform_of(s, fitted, named, num_samples=2000)[0] for s in (x, other)]
+    np.testing.assert_array_equal(*pair)
+    own_phase = [features.waveform_of(s, fitted, own, num_samples=2000)[0] for s in (x, other)]
+    np.testing.assert_allclose(own_phase[0], noise(2000), atol=1e-3)
+    assert np.abs(own_phase[0] - own_phase[1]).max() > 0.1
+    assert features.inversion(own) == (None, 2)
+    assert features.inversion(named) == ("pghi", 2)

@@ -17,7 +17,8 @@ def shapes(config):
     """Shapes of a fitted set, of a state and of a batch."""
 
     def make():
-        statistics = training.Statistics(jnp.zeros(config.features.num_bins), jnp.zeros(()))
+        channels = config.shape[2:]
+        statistics = training.Statistics(jnp.zeros(config.shape[1:]), jnp.zeros(channels))
         path = flat_path(config)
         embedding = metrics.Embedding(
             jnp.zeros(1024), jnp.zeros((1024, 64)), jnp.zeros((10, 64)), jnp.zeros(())
@@ -30,9 +31,19 @@ def shapes(config):
     return jax.eval_shape(make)
 
 
-@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
-def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, compute_dtype):
-    config = make_config(model={"compute_dtype": compute_dtype})
+@pytest.mark.parametrize(
+    ("model", "kind", "compute_dtype"),
+    [
+        ("conv1d", "power", "float32"),
+        ("conv1d", "power", "bfloat16"),
+        ("conv2d", "magnitude_phase_db", "bfloat16"),
+        ("waveform", "waveform", "float32"),
+    ],
+)
+def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, model, kind, compute_dtype):
+    config = make_config(
+        model={"kind": model, "compute_dtype": compute_dtype}, features={"kind": kind}
+    )
     state, fitted, _ = shapes(config)
     batch = config.train.batch_size
     exported = jax.export.export(

@@ -16,6 +16,25 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
+# Those of data.families, which imports JAX.
+Family = Literal[
+    "bass",
+    "lead",
+    "pad",
+    "pluck",
+    "keys",
+    "bell",
+    "brass",
+    "strings",
+    "organ",
+    "flute",
+    "mallet",
+    "kick",
+    "snare",
+    "hat",
+    "tom",
+    "clap",
+]
 Likelihood = Literal["gaussian", "laplace", "student_t", "von_mises", "multi_resolution_stft"]
 Kind = Literal[
     "power",
@@ -64,6 +83,8 @@ class Data:
     """Sounds in the built-in set."""
     synth_seed: int = 0
     """Seed of the built-in set."""
+    synth_families: tuple[Family, ...] = ()
+    """Families of the built-in set; none named is all of them."""
     cache_dir: str | None = None
     """Folder for decoded sounds; by default $VAEJAX_CACHE, $XDG_CACHE_HOME/vaejax or
     ~/.cache/vaejax."""
@@ -147,30 +168,43 @@ class Augment:
 
 @dataclass(frozen=True)
 class Model:
-    """Encoder and decoder, and the linear path that they correct, which is probabilistic PCA."""
+    """Encoder and decoder, and the linear path that they correct, which is probabilistic PCA.
 
-    kind: Literal["conv1d"] = "conv1d"
-    """`conv1d`: residual 1-D convolutions over time, bins as channels, and a perceptron between z
-    and principal directions."""
+    All kinds read width, num_stages, num_blocks and kernel_size, each in its own way, and the
+    fields of the linear path; layers and patch are for conv2d.
+    """
+
+    kind: Literal["conv1d", "conv2d", "waveform"] = "conv1d"
+    """`conv1d`: residual convolutions over time, bins as channels. `conv2d`: convolutions over the
+    plane of frames and bins. `waveform`: convolutions on the samples (--features.kind waveform)."""
     latent_dim: int = 64
     """Dimensions of z."""
     width: int = 128
-    """Channels of the convolutions."""
+    """Channels of the convolutions: of all in conv1d and in plain conv2d; of the first in residual
+    conv2d, doubling at each stage, and in waveform, doubling at every second."""
     num_stages: int = 3
-    """Times that the encoder halves (and the decoder doubles) the number of frames."""
+    """Times that the encoder halves (and the decoder doubles) the number of frames: of frames and
+    bins in conv2d, of samples in waveform."""
     num_blocks: int = 1
-    """Residual blocks per stage."""
+    """Residual blocks per stage; single convolutions in plain conv2d (where there is a group before
+    the first stage too) and in waveform."""
     kernel_size: int = 3
-    """Frames that a convolution sees."""
+    """Frames that a convolution sees; frames and bins in conv2d, samples in waveform."""
+    layers: Literal["residual", "plain"] = "residual"
+    """Of conv2d. `residual`: blocks around the identity, and an input that says which frequency a
+    bin has. `plain`: convolution, ReLU and max-pooling."""
+    patch: tuple[int, int] = (2, 4)
+    """Of conv2d: frames and bins that its first convolution strides by, and its last one fills.
+    (1, 1) sees every value by itself, and takes longest."""
     num_directions: int = 256
     """Principal directions that the perceptron reads and writes; at least latent_dim."""
     dense_width: int = 1024
-    """Units of the perceptron's hidden layers."""
+    """Units of the hidden layers of the perceptron between z and principal directions."""
     dense_depth: int = 2
     """Hidden layers of the perceptron."""
     ppca_clips: int = 1536
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
-    linear path out."""
+    linear path out, and the perceptron with it: a plain VAE from random weights."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and perceptron; weights and losses stay float32. bfloat16 pays on
     GPU and TPU."""
@@ -357,6 +391,11 @@ class Config:
         return self.model.latent_dim
 
     @property
+    def num_directions(self) -> int:
+        """Principal directions of the linear path; 0 where it is left out."""
+        return self.model.num_directions if self.model.ppca_clips else 0
+
+    @property
     def pack_samples(self) -> int:
         """Samples kept of each sound: a clip, and what raising its pitch reads beyond it."""
         stretch = 2.0 ** (self.augment.pitch_semitones / 12.0)
@@ -475,6 +514,12 @@ def check(config: Config) -> None:
         0 < data.holdout_fraction <= 0.5,
         f"data.holdout_fraction={data.holdout_fraction} must lie in (0, 0.5]",
     )
+    for name in data.synth_families:
+        known = ", ".join(get_args(Family))
+        require(name in get_args(Family), f"data.synth_families: no {name!r}; there are {known}")
+        require(
+            data.synth_families.count(name) == 1, f"data.synth_families names {name} more than once"
+        )
     told = config.condition
     require(0 <= told.dropout < 1, f"condition.dropout={told.dropout} must lie in [0, 1)")
     for name in ("label", "pitch"):
@@ -548,19 +593,7 @@ def check(config: Config) -> None:
             f"features.n_fft={features.n_fft} has from features.fmin={features.fmin} to "
             f"features.fmax={fmax} Hz; try {max(most // 4, 1)}",
         )
-    require(
-        len(config.shape) > 1,
-        f"features.kind={features.kind} has no frames, which model.kind={model.kind} works on; try "
-        "--features.kind complex",
-    )
-    stride = 2**model.num_stages
-    require(
-        config.num_frames >= 2 * stride,
-        f"model.num_stages={model.num_stages} halves the frames {model.num_stages} times, but a "
-        f"clip has {config.num_frames} frames; at least {2 * stride} are needed: a clip of "
-        f"{(2 * stride - 1) * features.hop_length / data.sample_rate:.3f} s or more, or "
-        f"num_stages {max(0, (config.num_frames // 2).bit_length() - 1)}",
-    )
+    _check_stages(config)
     require(model.kernel_size % 2 == 1, f"model.kernel_size={model.kernel_size} must be odd")
     values = math.prod(config.shape)
     require(
@@ -568,7 +601,7 @@ def check(config: Config) -> None:
         f"model.latent_dim={model.latent_dim} must be smaller than the {values} feature values",
     )
     require(
-        model.num_directions >= model.latent_dim,
+        model.ppca_clips == 0 or model.num_directions >= model.latent_dim,
         f"model.num_directions={model.num_directions} must be at least model.latent_dim="
         f"{model.latent_dim}; try {4 * model.latent_dim}",
     )
@@ -661,6 +694,54 @@ def _check_objective(config: Config) -> None:
         f"objective.top_dim={objective.top_dim} must be at most the {config.latent_dim} dimensions "
         "of z",
     )
+
+
+def _check_stages(config: Config) -> None:
+    """Refuses a model that halves an axis more often than the axis can be halved."""
+    data, features, model = config.data, config.features, config.model
+    if (model.kind == "waveform") != (features.kind == "waveform"):
+        raise ValueError(
+            f"model.kind={model.kind} cannot read features.kind={features.kind}: the model "
+            "waveform goes with the features waveform, and other models with other features; try "
+            + (
+                "--features.kind waveform"
+                if model.kind == "waveform"
+                else "--model.kind waveform, or --features.kind power"
+            )
+        )
+    if min(model.patch) < 1:
+        raise ValueError(f"model.patch={model.patch} must be two numbers greater than 0")
+    patch = model.patch if model.kind == "conv2d" else (1, 1)
+    of_patch = f", model.patch={model.patch} at a time," if patch != (1, 1) else ""
+    # Two positions of an axis at least are left at the last stage.
+    least = 2 * 2**model.num_stages
+
+    def refuse(axis: str, size: int, patch: int, fix: str) -> None:
+        have = -(-size // patch)
+        if have < least:
+            needed = f"{least}" if patch == 1 else f"{least} x {patch}"
+            fits = max(0, (have // 2).bit_length() - 1)
+            raise ValueError(
+                f"model.num_stages={model.num_stages} halves the {axis}{of_patch} "
+                f"{model.num_stages} times, but a clip has {size} {axis}; at least {needed} are "
+                f"needed: {fix}, or num_stages {fits}"
+            )
+
+    def seconds(num_samples: int) -> str:
+        return f"{math.ceil(num_samples / data.sample_rate * 1e3) / 1e3:.3f} s"
+
+    if model.kind == "waveform":
+        refuse("samples", config.shape[0], 1, f"a clip of {seconds(least)} or more")
+        return
+    frames = (least - 1) * patch[0]  # and the one at time 0
+    clip = f"a clip of {seconds(frames * features.hop_length)} or more"
+    refuse("frames", config.shape[0], patch[0], clip)
+    if model.kind == "conv2d":
+        bins = (least - 1) * patch[1] + 1
+        is_mel = features.kind in MEL_KINDS
+        n_fft = 2 ** math.ceil(math.log2(2 * (bins - 1)))
+        fix = f"features.n_mels {bins} or more" if is_mel else f"features.n_fft {n_fft} or more"
+        refuse("mel bands" if is_mel else "bins", config.shape[1], patch[1], fix)
 
 
 def get(config: Config, name: str) -> Any:

@@ -110,6 +110,19 @@ def test_sound_i_depends_on_seed_and_i_alone():
     assert np.max(np.abs(other[0][0] - some[0])) > 0.1
 
 
+def test_chosen_families_have_the_sounds_of_the_whole_set():
+    whole = np.concatenate([b[0] for b in synth.render_set(seed=3, count=40, **SMALL)])
+    chosen = list(synth.render_set(seed=3, count=5, families=("kick", "bell"), **SMALL))
+    (waveforms, families, factors, indices) = chosen[0]
+    assert [NAMES[i] for i in families] == ["bell", "kick", "bell", "kick", "bell"]
+    np.testing.assert_array_equal(indices, [5, 11, 21, 27, 37])
+    np.testing.assert_allclose(waveforms, whole[indices], atol=1e-3)
+    assert all(len(column) == 5 for column in factors.values())
+    for wrong in (("gong",), (), ("kick", "kick")):
+        with pytest.raises(ValueError, match=r"no family 'gong'; there are|each once"):
+            next(synth.render_set(seed=3, count=5, families=wrong, **SMALL))
+
+
 def test_at_least_twelve_families_with_the_same_factors():
     assert len(NAMES) >= 12
     _, factors = drawn_set()

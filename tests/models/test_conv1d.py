@@ -1,4 +1,4 @@
-"""The model: pPCA at step 0, its shapes, its types."""
+"""The default model: pPCA at step 0, its shapes, its types."""
 
 from functools import partial
 
@@ -12,13 +12,18 @@ from sklearn.decomposition import PCA
 from vaejax import features, objectives, training
 from vaejax.config import Config, Model
 from vaejax.models import create_model, linear
-from vaejax.models.conv1d import VAE
+from vaejax.models.conv1d import Decoder, Encoder
+from vaejax.models.vae import VAE
 
 # What a model is told that is told nothing.
 NOTHING = np.zeros(0, np.float32)
-SMALL = {"width": 4, "num_blocks": 1, "kernel_size": 3, "dense_width": 6, "dense_depth": 2}
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
+
+
+def small(shape, latent_dim, num_stages):
+    rest = (4, num_stages, 1, 3, True, jnp.float32)
+    return VAE(Encoder(latent_dim, *rest), Decoder(shape, *rest), latent_dim, 5, 6, 2)
 
 
 def spectrograms(sounds, rows, statistics, config):
@@ -126,7 +131,7 @@ def test_elbo_at_step_0_is_the_evidence():
         path = linear.fit(
             rows, np.zeros((len(rows), 0), np.float32), latent_dim=2, num_directions=5
         )
-    model = VAE((4, 6), 2, num_stages=1, num_directions=5, **SMALL)
+    model = small((4, 6), latent_dim=2, num_stages=1)
     params = jax.jit(model.init)(jax.random.key(0), rows[0], NOTHING, path)["params"]
     keys = jax.random.split(jax.random.key(1), 4_000)
     config = Config(model=Model(latent_dim=2))
@@ -148,7 +153,7 @@ def test_elbo_at_step_0_is_the_evidence():
 @pytest.mark.parametrize("num_stages", [0, 1, 2, 3])
 @pytest.mark.parametrize("num_frames", [16, 17, 19, 23])
 def test_any_number_of_frames_comes_back_with_its_shape(num_frames, num_stages):
-    model = VAE((num_frames, 9), 3, num_stages=num_stages, num_directions=5, **SMALL)
+    model = small((num_frames, 9), latent_dim=3, num_stages=num_stages)
     path = linear.flat((num_frames, 9), 5)
 
     def forward(key):

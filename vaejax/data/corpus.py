@@ -106,12 +106,14 @@ def load_synth(
     pack_samples: int,
     trim_db: float,
     cache_dir: str | os.PathLike[str],
+    families: tuple[str, ...] = (),
     progress: bool = True,
 ) -> Corpus:
     """Renders and packs the built-in set, or maps the pack of an earlier call.
 
     Args:
       seed, count: sound i of a seed is the same for every count.
+      families: those that take turns; none named is all of them.
       sample_rate, pack_samples, trim_db, cache_dir, progress: as for `load_folder`.
     Returns:
       `count` clips named "<family>/<index>", labelled with their family, with their factors.
@@ -119,12 +121,18 @@ def load_synth(
       OSError: if the cache cannot be written, or the disk is full.
     """
     settings = {"sample_rate": sample_rate, "pack_samples": pack_samples, "trim_db": trim_db}
+    chosen: dict[str, Any] = {"families": families} if families else {}
 
     def items(_: dict[str, Item], start: int) -> Generator[Item]:
         from vaejax.data import synth
 
         batches = synth.render_set(
-            seed=seed, count=count, sample_rate=sample_rate, num_samples=pack_samples, start=start
+            seed=seed,
+            count=count,
+            sample_rate=sample_rate,
+            num_samples=pack_samples,
+            start=start,
+            **chosen,
         )
         about = {"desc": "Rendering sounds", "unit": "sound", "disable": not progress}
         with tqdm(total=count, initial=start, **about) as bar:
@@ -154,6 +162,7 @@ def load_synth(
             "source": "synth",
             "seed": seed,
             "count": count,
+            **({"families": sorted(families)} if families else {}),
             "synth": _source_hash("vaejax.data.synth"),
         },
         settings=settings,

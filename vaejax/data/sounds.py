@@ -79,7 +79,9 @@ def source_of(config: Config) -> tuple[Corpus, np.ndarray]:
         "cache_dir": data.cache_dir or cache.default_cache_dir(),
     }
     if data.source == "synth":
-        loaded = packs.load_synth(seed=data.synth_seed, count=data.synth_count, **shared)
+        loaded = packs.load_synth(
+            seed=data.synth_seed, count=data.synth_count, families=data.synth_families, **shared
+        )
     else:
         loaded = packs.load_folder(data.source, num_workers=data.num_workers, **shared)
         if nsynth.is_nsynth(data.source):

@@ -21,6 +21,8 @@ from jax import Array
 from vaejax.data.families import FAMILIES, TABLE, draw_factors
 from vaejax.data.voice import NUM_PARTIALS, Factors, frame_times, voice_waveform
 
+ALL = tuple(range(len(FAMILIES)))
+
 
 def play(key, family: int, factors: Factors, *, sample_rate: int, num_samples: int) -> Array:
     """Plays one sound of which the factors are given; the key sets phases and noise.
@@ -60,24 +62,27 @@ def render(key, family: int, *, sample_rate: int, num_samples: int) -> tuple[Arr
     return waveform, factors
 
 
-def play_each(keys, factors: Factors, *, sample_rate: int, num_samples: int) -> Array:
-    """Plays one sound of each family, in the order of FAMILIES. Already compiled inside.
+def play_each(
+    keys, factors: Factors, *, sample_rate: int, num_samples: int, families: tuple[int, ...] = ALL
+) -> Array:
+    """Plays one sound of each family. Already compiled inside.
 
     A switch over families under vmap would compute all of them for every sound. Here each family
     makes one voice, and the costly part, from voices to samples, is the same program for all.
 
     Args:
-      keys: [len(FAMILIES)] PRNG keys.
-      factors: for each of FACTORS an array [len(FAMILIES)].
+      keys: [len(families)] PRNG keys.
+      factors: for each of FACTORS an array [len(families)].
       sample_rate: Hz, 8000 to 96000.
       num_samples: length.
+      families: indices into FAMILIES; all of them by default.
     Returns:
-      [len(FAMILIES), num_samples] waveforms, as from `play`.
+      [len(families), num_samples] waveforms, as from `play`.
     """
     size = {"sample_rate": sample_rate, "num_samples": num_samples}
     # One dtype, whatever is passed in: another would be compiled for again.
     factors = {name: jnp.asarray(value, jnp.float32) for name, value in factors.items()}
-    noise_keys, voices = _voice_each(keys, factors, **size)
+    noise_keys, voices = _voice_each(keys, factors, families=families, **size)
     return _waveform_each(noise_keys, voices, factors, **size)
 
 
@@ -89,44 +94,72 @@ def render_set(
     num_samples: int,
     batch_size: int = 64,
     start: int = 0,
+    families: tuple[str, ...] = FAMILIES,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], np.ndarray]]:
     """Renders sounds `start` to `count` in order, the families taking turns.
 
     Sound i is of family i % len(FAMILIES) and made from fold_in(key(seed), i): it depends on
-    none of `start`, `count` and `batch_size`, to the last bit on one backend.
+    none of `start`, `count` and `batch_size`, to the last bit on one backend. Of chosen families,
+    the sounds are those of the whole set, with their numbers i, but for rounding; `start` and
+    `count` are places in the list of them.
+
+    Args:
+      families: of FAMILIES, each at most once.
 
     Yields:
       waveforms [b, num_samples] float32, family indices [b], factors {name: [b] float32} and
       sound indices [b]; b is `batch_size`, less in the last batch.
     Raises:
-      ValueError: for a sample rate outside 8000..96000 Hz, fewer than 64 samples, or a count or
-        batch size below 1.
+      ValueError: for a sample rate outside 8000..96000 Hz, fewer than 64 samples, a count or batch
+        size below 1, or a family that is unknown or named twice.
     """
     _check(sample_rate, num_samples, count=count, batch_size=batch_size)
-    size = {"sample_rate": sample_rate, "num_samples": num_samples}
-    return _rebatch(_rounds(jax.random.key(seed), start, count, **size), batch_size)
+    rounds = _rounds(
+        jax.random.key(seed),
+        start,
+        count,
+        families=indices_of(families),
+        sample_rate=sample_rate,
+        num_samples=num_samples,
+    )
+    return _rebatch(rounds, batch_size)
 
 
-def _rounds(key, first, count, *, sample_rate, num_samples):
+def indices_of(families: tuple[str, ...]) -> tuple[int, ...]:
+    """Indices into FAMILIES of some of them, in the order of FAMILIES.
+
+    Raises:
+      ValueError: one is unknown or named twice, or there is none.
+    """
+    unknown = [name for name in families if name not in FAMILIES]
+    if unknown:
+        raise ValueError(f"no family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
+    if not families or len(set(families)) < len(families):
+        raise ValueError(f"families={families} must name one or more families, each once")
+    return tuple(i for i, name in enumerate(FAMILIES) if name in families)
+
+
+def _rounds(key, first, count, *, families, sample_rate, num_samples):
     """What `render_set` yields, one sound of each family at a time."""
-    size = {"sample_rate": sample_rate, "num_samples": num_samples}
+    size = {"sample_rate": sample_rate, "num_samples": num_samples, "families": families}
 
     # Every call has the same shape whatever was asked for, so rounding is the same too.
     def render_each(start):
         keys, factors = _draw_each(key, start, **size)
         return play_each(keys, factors, **size), factors
 
-    num_families = len(FAMILIES)
-    begin = first // num_families * num_families
-    upcoming = render_each(begin)
-    for start in range(begin, count, num_families):
+    num_chosen, chosen = len(families), np.asarray(families)
+    begin = first // num_chosen
+    upcoming = render_each(begin * len(FAMILIES))
+    for turn in range(begin, -(-count // num_chosen)):
         waveforms, factors = upcoming
-        if start + num_families < count:
-            upcoming = render_each(start + num_families)  # runs while the caller uses this one
-        keep = slice(max(0, first - start), min(num_families, count - start))
-        indices = np.arange(start, start + num_families)[keep]
+        if (turn + 1) * num_chosen < count:
+            # Runs while the caller uses this one.
+            upcoming = render_each((turn + 1) * len(FAMILIES))
+        keep = slice(max(0, first - turn * num_chosen), min(num_chosen, count - turn * num_chosen))
         values = {name: np.asarray(value)[keep] for name, value in factors.items()}
-        yield np.asarray(waveforms)[keep], indices % num_families, values, indices
+        indices = turn * len(FAMILIES) + chosen[keep]
+        yield np.asarray(waveforms)[keep], chosen[keep], values, indices
 
 
 def _rebatch(parts, batch_size):
@@ -148,10 +181,10 @@ def _rebatch(parts, batch_size):
         yield jax.tree.map(lambda *rows: np.concatenate(rows), *waiting)
 
 
-@partial(jax.jit, static_argnames=("sample_rate", "num_samples"))
-def _draw_each(key, start, *, sample_rate, num_samples):
-    """Keys and factors of the sounds start .. start + len(FAMILIES), one of each family."""
-    families = jnp.arange(len(FAMILIES))
+@partial(jax.jit, static_argnames=("sample_rate", "num_samples", "families"))
+def _draw_each(key, start, *, sample_rate, num_samples, families):
+    """Keys and factors of the sounds of `families` from number `start` on, one of each."""
+    families = jnp.asarray(families)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, start + families)
     factor_keys, sound_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     draw = partial(draw_factors, duration=num_samples / sample_rate)
@@ -159,14 +192,16 @@ def _draw_each(key, start, *, sample_rate, num_samples):
 
 
 # Compiled as one program with what follows, this takes XLA twice as long and runs slower.
-@partial(jax.jit, static_argnames=("sample_rate", "num_samples"))
-def _voice_each(keys, factors, *, sample_rate, num_samples):
+@partial(jax.jit, static_argnames=("sample_rate", "num_samples", "families"))
+def _voice_each(keys, factors, *, sample_rate, num_samples, families):
     start_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
     starts = jax.vmap(_draw_starts)(start_keys)
     times = frame_times(sample_rate, num_samples)
     voices = [
-        family.voice(starts[i], {name: value[i] for name, value in factors.items()}, times)
-        for i, family in enumerate(TABLE.values())
+        TABLE[FAMILIES[family]].voice(
+            starts[i], {name: value[i] for name, value in factors.items()}, times
+        )
+        for i, family in enumerate(families)
     ]
     return noise_keys, jax.tree.map(lambda *parts: jnp.stack(parts), *voices)
 

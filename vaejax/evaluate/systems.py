@@ -69,7 +69,7 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
             (params, fitted),
         ),
     ]
-    if config.model.ppca_clips:
+    if config.num_directions:
         systems.append(
             System(
                 PPCA,
@@ -91,7 +91,9 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
                 about,
                 plain,
                 partial(_project, latent_dim=latent_dim),
-                weights=(start, plain_fitted),
+                # Around a linear path the weights of step 0 are zero where it counts: the model
+                # is then the path that it is given.
+                weights=(start, plain_fitted) if config.num_directions else None,
                 is_exact=True,
             )
         )
@@ -136,7 +138,8 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
     x = evaluation.over_rows(spectrograms, sounds, rows)
     # Of the width of the run's own path, so that one compiled program serves both.
     nothing = np.zeros((len(x), fitted.linear.condition_dim), np.float32)
-    path = linear.fit(x, nothing, latent_dim=latent_dim, num_directions=config.model.num_directions)
+    num_directions = config.num_directions or latent_dim
+    path = linear.fit(x, nothing, latent_dim=latent_dim, num_directions=num_directions)
 
     @jax.jit
     def whitened(path, x):

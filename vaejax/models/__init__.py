@@ -13,11 +13,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax.config import Config
-from vaejax.models import conv1d, latent, linear
+from vaejax.models import conv1d, conv2d, latent, linear, waveform
 from vaejax.models.linear import Linear
 from vaejax.priors import Mixture
 
-MODELS: dict[str, Callable[[Config], nn.Module]] = {"conv1d": conv1d.create}
+MODELS: dict[str, Callable[[Config], nn.Module]] = {
+    "conv1d": conv1d.create,
+    "conv2d": conv2d.create,
+    "waveform": waveform.create,
+}
 
 
 def create_model(config: Config) -> nn.Module:
@@ -37,7 +41,7 @@ class Rematerialized(NamedTuple):
 
 def flat_path(config: Config, condition_dim: int = 0) -> Linear:
     """The linear path that adds nothing, in the sizes of a config."""
-    return linear.flat(config.shape, config.model.num_directions, condition_dim)
+    return linear.flat(config.shape, config.num_directions, condition_dim)
 
 
 def init(key, config: Config, condition_dim: int = 0) -> Any:

@@ -1,16 +1,7 @@
-"""A residual 1-D convolutional VAE over time, with frequency bins as channels.
+"""Residual 1-D convolutions over time, with frequency bins as channels.
 
 One clip in, one clip out: [num_frames, num_bins], no batch axis. Where the representation has
 channels of its own, [num_frames, num_bins, num_channels], bins and channels are one axis here.
-Encoder and decoder add corrections, zero at the start, to a linear path fitted beforehand
-(`models.linear`), so that step 0 is probabilistic PCA. There are two kinds of corrections:
-
-- dense: between z and the coordinates along some hundred principal directions, most of which z has
-  no dimension for. It bends the plane of PCA into a surface, and learns in a few hundred steps;
-- convolutional: between z and the spectrogram itself, for what no principal direction holds.
-
-Corrections are measured in the units of the linear path's own uncertainty: the posterior's standard
-deviation for the latent mean, the likelihood's for the spectrogram.
 """
 
 import math
@@ -20,8 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax.config import Config
-from vaejax.models import linear as linear_path
-from vaejax.models.linear import Linear
+from vaejax.models.vae import VAE, Posterior, around, last
 
 
 class Block(nn.Module):
@@ -41,65 +31,48 @@ class Block(nn.Module):
         return h + update
 
 
-class Dense(nn.Module):
-    """A residual perceptron [..] -> [out], zero at the start."""
-
-    width: int
-    depth: int
-    out: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        """`depth` hidden layers, the later ones around identity."""
-        h = nn.Dense(self.width, dtype=self.dtype)(x)
-        for _ in range(self.depth - 1):
-            h = h + nn.Dense(self.width, dtype=self.dtype)(nn.gelu(h))
-        h = nn.gelu(h).astype(jnp.float32)
-        return nn.Dense(self.out, kernel_init=nn.initializers.zeros)(h)
-
-
 class Encoder(nn.Module):
-    """Spectrogram [num_frames, num_bins] -> corrections of mean and logvar, [latent_dim] each."""
+    """What the model sees, [num_frames, ...], and a condition -> mean and logvar."""
 
     latent_dim: int
     width: int
     num_stages: int
     num_blocks: int
     kernel_size: int
+    is_correction: bool
+    """Whether the last layer is zero at the start."""
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
-        """Corrections of the posterior: (mean in standard deviations, logvar)."""
-        h = nn.Dense(self.width, dtype=self.dtype)(x)  # [num_frames, width]
+    def __call__(self, x, condition):
+        """(mean, logvar), [latent_dim] each."""
+        h = nn.Dense(self.width, dtype=self.dtype)(x.reshape(len(x), -1))  # [num_frames, width]
         for _ in range(self.num_stages):
             # [frames, width] -> [ceil(frames / 2), width]
             h = nn.Conv(self.width, (self.kernel_size,), strides=2, dtype=self.dtype)(h)
             for _ in range(self.num_blocks):
                 h = Block(self.width, self.kernel_size, self.dtype)(h)
-        h = nn.gelu(h).reshape(-1).astype(jnp.float32)
-        mean = nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros, name="mean")(h)
-        logvar = nn.Dense(self.latent_dim, kernel_init=nn.initializers.zeros, name="logvar")(h)
-        return mean, logvar
+        return Posterior(self.latent_dim, self.is_correction)(nn.gelu(h), condition)
 
 
 class Decoder(nn.Module):
-    """Latent and condition, [..] -> correction of the spectrogram, [num_frames, num_bins]."""
+    """Latent and condition, [..] -> [*shape]."""
 
-    num_frames: int
-    num_bins: int
+    shape: tuple[int, ...]
+    """[num_frames, num_bins] or [num_frames, num_bins, num_channels]."""
     width: int
     num_stages: int
     num_blocks: int
     kernel_size: int
+    is_correction: bool
+    """Whether the last layer is zero at the start."""
     dtype: Any
 
     @nn.compact
     def __call__(self, z):
-        """Correction of the spectrogram in standard deviations of the likelihood."""
+        """What the model says of a clip, [*shape] float32."""
         # Frames at each stage, as the encoder's strides made them: 87 -> 44, 22, 11.
-        frames = [self.num_frames]
+        frames = [self.shape[0]]
         for _ in range(self.num_stages):
             frames.append(-(-frames[-1] // 2))
         h = nn.Dense(frames[-1] * self.width, dtype=self.dtype)(z)
@@ -110,73 +83,16 @@ class Decoder(nn.Module):
             # Repeat and convolve: a strided transposed convolution leaves a checkerboard.
             h = jnp.repeat(h, 2, axis=0)[:size]
             h = nn.Conv(self.width, (self.kernel_size,), dtype=self.dtype)(h)
-        h = nn.gelu(h)
-        out = nn.Dense(self.num_bins, dtype=self.dtype, kernel_init=nn.initializers.zeros)(h)
-        return out.astype(jnp.float32)
-
-
-class VAE(nn.Module):
-    """Encoder and decoder around a linear path that is passed in, not trained."""
-
-    shape: tuple[int, ...]
-    """Of x, [num_frames, num_bins] or [num_frames, num_bins, num_channels]."""
-    latent_dim: int
-    width: int
-    num_stages: int
-    num_blocks: int
-    kernel_size: int
-    num_directions: int
-    dense_width: int
-    dense_depth: int
-    dtype: Any = jnp.float32
-
-    def setup(self):
-        """Builds the halves."""
-        sizes = (self.width, self.num_stages, self.num_blocks, self.kernel_size, self.dtype)
-        self.encoder = Encoder(self.latent_dim, *sizes)
-        self.decoder = Decoder(self.shape[0], math.prod(self.shape[1:]), *sizes)
-        dense = (self.dense_width, self.dense_depth)
-        self.dense_encoder = Dense(*dense, 2 * self.latent_dim, self.dtype)
-        self.dense_decoder = Dense(*dense, self.num_directions, self.dtype)
-
-    def encode(self, x, condition, linear: Linear):
-        """x [*shape] and condition [condition_dim] -> posterior mean and logvar, [latent_dim]
-        each."""
-        coordinates = linear_path.coordinates(linear, x, condition)
-        mean, logvar = linear_path.posterior(linear, coordinates, latent_dim=self.latent_dim)
-        unit = linear_path.unit(linear, latent_dim=self.latent_dim)
-        told = jnp.concatenate([coordinates / unit, condition])
-        dense_mean, dense_logvar = jnp.split(self.dense_encoder(told), 2)
-        conv_mean, conv_logvar = self.encoder((x - linear.loc).reshape(self.shape[0], -1))
-        sigma = jnp.exp(0.5 * logvar)
-        return mean + sigma * (dense_mean + conv_mean), logvar + dense_logvar + conv_logvar
-
-    def decode(self, z, condition, linear: Linear):
-        """Latent [latent_dim] and condition [condition_dim] -> mean of the likelihood, [*shape]."""
-        unit = linear_path.unit(linear, latent_dim=self.latent_dim)
-        told = jnp.concatenate([z, condition])
-        coordinates = linear_path.likelihood_coordinates(linear, z)
-        coordinates += linear_path.offset(linear, condition) + unit * self.dense_decoder(told)
-        correction = self.decoder(told).reshape(self.shape)
-        return linear_path.at(linear, coordinates) + jnp.sqrt(linear.noise) * correction
-
-    def __call__(self, x, condition, linear: Linear):
-        """Touches every parameter, for `init`."""
-        mean, _ = self.encode(x, condition, linear)
-        return self.decode(mean, condition, linear)
+        num_values = math.prod(self.shape[1:])
+        out = nn.Dense(num_values, dtype=self.dtype, kernel_init=last(self.is_correction))
+        return out(nn.gelu(h)).astype(jnp.float32).reshape(self.shape)
 
 
 def create(config: Config) -> VAE:
     """The model that a config describes."""
-    return VAE(
-        shape=config.shape,
-        latent_dim=config.model.latent_dim,
-        width=config.model.width,
-        num_stages=config.model.num_stages,
-        num_blocks=config.model.num_blocks,
-        kernel_size=config.model.kernel_size,
-        num_directions=config.model.num_directions,
-        dense_width=config.model.dense_width,
-        dense_depth=config.model.dense_depth,
-        dtype=jnp.dtype(config.model.compute_dtype),
+    model = config.model
+    sizes = (model.width, model.num_stages, model.num_blocks, model.kernel_size)
+    rest = (bool(config.num_directions), jnp.dtype(model.compute_dtype))
+    return around(
+        Encoder(config.latent_dim, *sizes, *rest), Decoder(config.shape, *sizes, *rest), config
     )

@@ -16,7 +16,7 @@ from jax.scipy.special import logsumexp
 from vaejax import priors
 from vaejax.config import Config
 from vaejax.models import linear as linear_path
-from vaejax.models.conv1d import Dense
+from vaejax.models.vae import Dense
 from vaejax.priors import Mixture
 
 LOG_2PI = math.log(2 * math.pi)
