@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -104,11 +105,12 @@ class Augment:
 class Model:
     """Encoder and decoder, and the linear path that they correct, which is probabilistic PCA."""
 
-    kind: Literal["conv1d"] = "conv1d"
+    kind: Literal["conv1d", "frames"] = "conv1d"
     """`conv1d`: residual 1-D convolutions over time, bins as channels, and a perceptron between z
-    and principal directions."""
+    and principal directions. `frames`: a perceptron on every STFT frame by itself; z is a path,
+    and paths of any length become sounds."""
     latent_dim: int = 64
-    """Dimensions of z."""
+    """Dimensions of z; of `frames`, at each frame."""
     width: int = 128
     """Channels of the convolutions."""
     num_stages: int = 3
@@ -126,6 +128,13 @@ class Model:
     ppca_clips: int = 1536
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
     linear path out."""
+    frame_widths: tuple[int, ...] = (1000, 512, 256, 128, 64, 32, 16)
+    """Of `frames`: units of the encoder's hidden layers; the decoder has them in reverse."""
+    bottleneck: Literal["linear", "relu", "sigmoid"] = "linear"
+    """Of `frames`: what the decoder does to z first. The others than `linear` go without the
+    linear path, which would lead around them."""
+    variational: bool = True
+    """Of `frames`: whether z has a posterior; without, a plain autoencoder (objective.beta 0)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and perceptron; weights and losses stay float32. bfloat16 pays on
     GPU and TPU."""
@@ -140,6 +149,9 @@ class Condition:
     """Its label, the folder's name: `sample.py --label` then tells the model."""
     pitch: bool = False
     """Its pitch (see data.pitch_pattern): `sample.py --pitch` then tells the model."""
+    chroma: bool = False
+    """Its pitch class, 0 for C to 11 for B: the pitch but for the octave, which z says.
+    `sample.py --tell chroma=9` then tells the model."""
     factors: tuple[str, ...] = ()
     """Factors of the built-in set (brightness, attack, decay ...) or of NSynth (velocity)."""
     dropout: float = 0.1
@@ -290,9 +302,14 @@ class Config:
         return (self.num_frames, self.features.num_bins)
 
     @property
+    def latent_frames(self) -> int:
+        """Latents in a row that make up z: one for each frame of the `frames` model, else 1."""
+        return self.num_frames if self.model.kind == "frames" else 1
+
+    @property
     def latent_dim(self) -> int:
         """Dimensions of z, the whole of it."""
-        return self.model.latent_dim
+        return self.latent_frames * self.model.latent_dim
 
     @property
     def pack_samples(self) -> int:
@@ -406,7 +423,7 @@ def check(config: Config) -> None:
     )
     told = config.condition
     require(0 <= told.dropout < 1, f"condition.dropout={told.dropout} must lie in [0, 1)")
-    for name in ("label", "pitch"):
+    for name in ("label", "pitch", "chroma"):
         require(
             name not in told.factors,
             f"condition.factors: {name} has a setting of its own, --condition.{name}",
@@ -457,16 +474,18 @@ def check(config: Config) -> None:
         f"{data.num_samples} samples, fewer than features.n_fft={features.n_fft}; try "
         f"--data.clip_seconds {features.n_fft / data.sample_rate:.3f} or more, or a smaller n_fft",
     )
+    if model.kind == "frames":
+        _check_frames(config, require)
     stride = 2**model.num_stages
     require(
-        config.num_frames >= 2 * stride,
+        model.kind != "conv1d" or config.num_frames >= 2 * stride,
         f"model.num_stages={model.num_stages} halves the frames {model.num_stages} times, but a "
         f"clip has {config.num_frames} frames; at least {2 * stride} are needed: a clip of "
         f"{(2 * stride - 1) * features.hop_length / data.sample_rate:.3f} s or more, or "
         f"num_stages {max(0, (config.num_frames // 2).bit_length() - 1)}",
     )
     require(model.kernel_size % 2 == 1, f"model.kernel_size={model.kernel_size} must be odd")
-    values = math.prod(config.shape)
+    values = math.prod(config.shape) // config.latent_frames
     require(
         model.latent_dim < values,
         f"model.latent_dim={model.latent_dim} must be smaller than the {values} feature values",
@@ -552,6 +571,29 @@ def _check_objective(config: Config) -> None:
         objective.prior != "hierarchical" or objective.top_dim <= config.latent_dim,
         f"objective.top_dim={objective.top_dim} must be at most the {config.latent_dim} dimensions "
         "of z",
+    )
+
+
+def _check_frames(config: Config, require: Callable[[bool, str], None]) -> None:
+    model = config.model
+    require(
+        len(config.shape) > 1 and config.shape[0] == config.num_frames,
+        f"model.kind=frames needs spectra, which features.kind={config.features.kind} has not; "
+        "try --features.kind power",
+    )
+    require(
+        len(model.frame_widths) > 0 and min(model.frame_widths) > 0,
+        f"model.frame_widths={model.frame_widths} must be one or more numbers above 0",
+    )
+    require(
+        model.bottleneck == "linear" or model.ppca_clips == 0,
+        f"model.bottleneck={model.bottleneck} goes without the linear path, which would lead "
+        "around it: add --model.ppca_clips 0",
+    )
+    require(
+        model.variational or config.objective.beta == 0,
+        f"model.variational=False is a plain autoencoder, which has no KL term, but "
+        f"objective.beta={config.objective.beta:g}: add --objective.beta 0",
     )
 
 

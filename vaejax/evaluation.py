@@ -48,9 +48,9 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
       evaluate(params) -> (values, latent, pairs, draws). values: loss, recon, kl in nats per
       sound, the figures of `diagnostics.latent_figures` and of `diagnostics.explained`, and
       mel_l1_db and lsd_db of the audio after inversion; latent:
-      kl_per_dim [latent_dim], and the posteriors' mean and std [num, latent_dim]; pairs: the same
-      few sounds and their reconstructions, [num, num_samples] each; draws: a few new sounds [num,
-      num_samples], from a Gaussian fitted to the held-out posteriors.
+      kl_per_dim (`diagnostics.per_dim`), and the posteriors' mean and std [num, latent_dim];
+      pairs: the same few sounds and their reconstructions, [num, num_samples] each; draws: a few
+      new sounds [num, num_samples], from a Gaussian fitted to the held-out posteriors.
     """
     rows = sounds.held_out_rows[: config.train.eval_clips]
     audio_rows = rows[:AUDIO_CLIPS]
@@ -129,7 +129,9 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
             params, drawn.astype(np.float32), np.resize(facts, (NUM_DRAWS, facts.shape[1]))
         )
         latent = {
-            "kl_per_dim": measured["kl_per_dim"].mean(0),
+            "kl_per_dim": diagnostics.per_dim(
+                measured["kl_per_dim"], means, variances, num_dims=config.model.latent_dim
+            )[0],
             "mean": means,
             "std": np.sqrt(variances),
         }

@@ -85,7 +85,9 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
                 about,
                 plain,
                 partial(_project, latent_dim=latent_dim),
-                weights=(start, plain_fitted),
+                # Its likelihood is that of the run's model on this path; a model of frames has no
+                # place for one of whole sounds.
+                weights=None if config.latent_frames > 1 else (start, plain_fitted),
                 is_exact=True,
             )
         )
@@ -130,7 +132,9 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
     x = evaluation.over_rows(spectrograms, sounds, rows)
     # Of the width of the run's own path, so that one compiled program serves both.
     nothing = np.zeros((len(x), fitted.linear.condition_dim), np.float32)
-    path = linear.fit(x, nothing, latent_dim=latent_dim, num_directions=config.model.num_directions)
+    # At least as many directions as the baseline has dimensions: z may be a path.
+    num_directions = max(config.model.num_directions, latent_dim)
+    path = linear.fit(x, nothing, latent_dim=latent_dim, num_directions=num_directions)
 
     @jax.jit
     def whitened(path, x):
