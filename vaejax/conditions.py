@@ -72,7 +72,7 @@ def vocabulary(condition: configs.Condition, rows: Sequence[dict[str, Any]]) -> 
     asked = "pitch" if condition.pitch else "chroma" if condition.chroma else None
     if asked and not any(row.get("pitch") is not None for row in train):
         raise ValueError(
-            f"condition.{asked} needs to know pitches, and none is known: give --data.pitch_pattern "
+            f"condition.{asked} needs to know pitches; none is known: give --data.pitch_pattern "
             r"(such as '_(?P<pitch>\d+)_' for 016_060_100.wav), or --data.estimate_pitch"
         )
     centres, scales = [], []
@@ -105,7 +105,9 @@ def facts_of(told: Vocabulary, rows: Sequence[dict[str, Any]]) -> np.ndarray:
     if told.pitch:
         columns.append([np.nan if row.get("pitch") is None else row["pitch"] for row in rows])
     if told.chroma:
-        columns.append([np.nan if row.get("pitch") is None else chroma_of(row["pitch"]) for row in rows])
+        columns.append(
+            [np.nan if row.get("pitch") is None else chroma_of(row["pitch"]) for row in rows]
+        )
     for name, centre, scale in zip(told.factors, told.centres, told.scales, strict=True):
         values = [row.get("factors", {}).get(name) for row in rows]
         columns.append([np.nan if v is None else (v - centre) / scale for v in values])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vaejax import conditions
+from vaejax import conditions, sequences
 from vaejax.checkpoint import Run
 from vaejax.curation import Rules
 from vaejax.export import names, sfz
@@ -45,15 +45,18 @@ class Lines:
         self.digits = max(5, len(str(plan.num - 1)))
         config = run.config
         iterations = config.sound.iterations
+        holds = plan.form.hops is not None
         method, usual = phase.choose(
-            config.features.n_fft, config.features.hop_length, method=config.sound.inversion
+            config.features.n_fft,
+            config.features.hop_length,
+            method=sequences.LOOP_METHOD if holds else config.sound.inversion,
         )
         self.about = {
             **plan.about,
             "inversion": method,
             "iterations": usual if iterations is None else iterations,
             "sample_rate": mastering.sample_rate,
-            "seconds": round(config.data.num_samples / config.data.sample_rate, 6),
+            "seconds": round(sequences.num_samples(plan.form, config) / config.data.sample_rate, 6),
             "subtype": files.subtype,
             "dither": "tpdf" if mastering.dithers else "none",
             "level": str(mastering.level),
@@ -100,6 +103,10 @@ class Lines:
             "nearest_distance": round(novelty * self.neighbour_distance, 3),
             "novelty": round(novelty, 4),
         }
+        if "held_frame" in batch:
+            features = self.run.config.features
+            held = int(batch["held_frame"][j]) * features.hop_length
+            line["held_at"] = round(held / self.run.config.data.sample_rate, 6)
         if self.listens:
             clarity = float(batch["clarity"][j])
             heard = float(midi_of_hz(batch["hz"][j]))

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import conditions, generate, priors
+from vaejax import conditions, generate, priors, sequences
 from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
@@ -104,6 +104,7 @@ def write_sounds(
 
     curated = rules is not None and rules.reject
     chunk = generate.chunk_size()
+    latent_dim = config.latent_dim if plan.latents is None else plan.latents.shape[1]
     default = DEFAULT_BATCH.get(jax.default_backend(), DEFAULT_BATCH_ACCELERATOR)
     if curated:
         default = (
@@ -120,6 +121,7 @@ def write_sounds(
         ceiling_db=config.sound.peak_db,
         subtype=files.subtype,
         dither=files.dither == "tpdf",
+        is_loop=plan.form.hops is not None,
     )
     on_host = mastering.reshapes or mastering.dithers
     # What was listened to once is listened to again: the pitch is in the file.
@@ -151,12 +153,12 @@ def write_sounds(
                 out,
                 title=title,
                 sample_rate=mastering.sample_rate,
-                seconds=config.data.num_samples / config.data.sample_rate,
+                seconds=sequences.num_samples(plan.form, config) / config.data.sample_rate,
                 map_text=generate.MAP_TEXT,
             ) as sheet,
             tqdm(total=plan.num, unit="sound", dynamic_ncols=True) as bar,
         ):
-            latents.write(_npy_header(plan.num, config.latent_dim))
+            latents.write(_npy_header(plan.num, latent_dim))
             try:
                 with (
                     SoundWriter(mastering.sample_rate, subtype=files.subtype) as writer,
@@ -215,10 +217,10 @@ def write_sounds(
                 # What is complete stays usable: the manifest and the sheet are finished too.
                 stopped = interrupt
             # Fewer than asked for: interrupted, or no more were found.
-            rows_written = latents.tell() - len(_npy_header(plan.num, config.latent_dim))
-            rows_written //= 4 * config.latent_dim
+            rows_written = latents.tell() - len(_npy_header(plan.num, latent_dim))
+            rows_written //= 4 * latent_dim
             latents.seek(0)
-            latents.write(_npy_header(rows_written, config.latent_dim))
+            latents.write(_npy_header(rows_written, latent_dim))
         os.replace(latents_path, out / LATENTS)
     except BaseException as error:
         latents_path.unlink(missing_ok=True)
@@ -269,7 +271,8 @@ def _batches(
     hear = _make_listener(run.config.data.sample_rate) if listen else lambda made: made
     num = MAX_DRAWS if num is None else num
     chunk = generate.chunk_size()
-    decoder = generate.make_decoder(run.config, subtype)
+    decoder = generate.make_decoder(run.config, subtype, plan.form)
+    size = sequences.rows_per_call(plan.form, run.config, chunk)
     draw = generate.make_drawer()
     key = jax.random.key(plan.seed)
     temperature = jnp.asarray(plan.temperature, jnp.float32)
@@ -286,12 +289,18 @@ def _batches(
             return conditions.nothing(run.vocabulary, chunk)
         return plan.facts(np.arange(start, start + chunk))
 
-    def call(start: int):
-        return decoder(run.instrument, latents_at(start), facts_at(start))
+    def calls(start: int, end: int):
+        latents, facts = latents_at(start), facts_at(start)
+        if size == chunk:
+            yield decoder(run.instrument, latents, facts)
+            return
+        for at in range(0, min(chunk, end - start), size):
+            rows = slice(at, at + size)
+            yield decoder(run.instrument, latents[rows], facts[rows])
 
     def dispatch(start: int) -> list:
         end = min(start + batch_size, num)
-        return [hear(call(at)) for at in range(start, end, chunk)]
+        return [hear(made) for at in range(start, end, chunk) for made in calls(at, end)]
 
     ahead = dispatch(0)
     for start in range(0, num, batch_size):

@@ -37,9 +37,7 @@ def fit_path(x, conditions, config: Config) -> Linear:
     [num_clips, condition_dim]."""
     fit = linear.fit_frames if config.model.kind == "frames" else linear.fit
     model = config.model
-    return fit(
-        x, conditions, latent_dim=model.latent_dim, num_directions=model.num_directions
-    )
+    return fit(x, conditions, latent_dim=model.latent_dim, num_directions=model.num_directions)
 
 
 def init(key, config: Config, condition_dim: int = 0) -> Any:

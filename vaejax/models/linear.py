@@ -238,7 +238,7 @@ def _path(
     # At least a millionth of the variance per value: a set that PCA rebuilds without error would
     # otherwise make the likelihood infinite.
     least = 1e-6 * total / num_values + 1e-12
-    explained = 0.0
+    explained = jnp.zeros(())
     eigenvalues = jnp.pad(eigenvalues, (0, missing))
     directions = jnp.pad(directions, [(0, missing)] + [(0, 0)] * (directions.ndim - 1))
     offsets = jnp.zeros((num_directions, conditions.shape[1]))
