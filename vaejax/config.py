@@ -592,7 +592,7 @@ def _check_frames(config: Config, require: Callable[[bool, str], None]) -> None:
     )
     require(
         model.variational or config.objective.beta == 0,
-        f"model.variational=False is a plain autoencoder, which has no KL term, but "
+        f"model.no_variational makes a plain autoencoder, which has no KL term, but "
         f"objective.beta={config.objective.beta:g}: add --objective.beta 0",
     )
 

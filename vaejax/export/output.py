@@ -115,7 +115,7 @@ def write_sounds(
         source_rate=config.data.sample_rate,
         sample_rate=files.sample_rate or config.data.sample_rate,
         trim_db=files.trim_db,
-        fade_ms=config.sound.fade_out_ms,
+        fade_ms=0.0 if plan.form.hops is not None else config.sound.fade_out_ms,
         loop=files.loop,
         level=files.level or Level(config.sound.peak_db, "dBFS"),
         ceiling_db=config.sound.peak_db,

@@ -80,7 +80,7 @@ class VAE(nn.Module):
             return linear_path.posterior(linear, coordinates, latent_dim=self.latent_dim)
 
         mean, logvar = jax.vmap(from_path)(x)
-        h = self.encoder(_beside((x - linear.loc).reshape(len(x), -1), condition))
+        h = self.encoder(_beside((x - linear.loc[None]).reshape(len(x), -1), condition))
         mean = mean + jnp.exp(0.5 * logvar) * self.mean(h)
         if self.variational:
             logvar = logvar + self.logvar(h)

@@ -190,7 +190,7 @@ def fit_frames(x, conditions, *, latent_dim: int, num_directions: int) -> Linear
     directions = jnp.where(is_real, vectors[:, :found], 0.0).T
 
     def coordinates():
-        rows = (x - loc).reshape(-1, num_values)
+        rows = x.reshape(-1, num_values) - loc.reshape(1, -1)
         return jnp.dot(rows, directions.T, precision=jax.lax.Precision.HIGHEST)
 
     return _path(
