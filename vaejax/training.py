@@ -332,7 +332,9 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
         )
         mean, logvar = latent.moments(params, terms["mean"], terms["logvar"], config)
         rebuilt = models.decode(params, mean, told, fitted.linear, config=config)
-        errors = diagnostics.errors(x, rebuilt, told, fitted.linear, latent_dim=config.model.latent_dim)
+        errors = diagnostics.errors(
+            x, rebuilt, told, fitted.linear, latent_dim=config.model.latent_dim
+        )
         return {**terms, "errors": errors, "moments": (mean, jnp.exp(logvar))}
 
     return jax.vmap(one)(clips, lengths, facts, rows)
