@@ -81,6 +81,15 @@ class Options:
     path: Literal["straight", "spherical"] | None = None
     """Of --between: `straight` through the latent, the default, or `spherical`, along a great
     circle around where the training sounds lie, so that the middle is as typical as the ends."""
+    morph: float | None = None
+    """With --between, of a model of frames (preset canne): one sound of so many seconds, which
+    moves from the first to the second."""
+    hold: float | None = None
+    """Of a model of frames: every sound becomes a seamless loop of so many seconds, which holds
+    one of its moments."""
+    at: str | None = None
+    """Of --hold and --morph: the moment that is held, in seconds from the start of a sound; its
+    loudest by default. Of --morph also `moving`: both sounds go on, stretched to its length."""
     grid: tuple[Path, Path, Path, Path] | None = None
     """Four sound files; the sounds make a map between them, row by row, with the first two as its
     upper corners and the others as its lower ones."""
@@ -89,7 +98,8 @@ class Options:
     match: Path | None = None
     """A sound file; makes the one sound that a search through the latent finds nearest to it."""
     latents: Path | None = None
-    """A .npy file [num, latent_dim] to decode, such as the latents.npy of an earlier folder."""
+    """A .npy file [num, latent_dim] to decode, such as the latents.npy of an earlier folder; of a
+    model of frames, also one path of any length [num_steps, latent_dim of a frame]."""
     redo: Path | None = None
     """The manifest.jsonl of an earlier folder, or a starred list out of its contact sheet, in that
     folder; makes those sounds again, bit for bit unless told otherwise: another --format,
@@ -168,6 +178,8 @@ def _usage_problem(options: Options) -> str | None:
         return "--grid has a sound in each corner: --num must be at least 4"
     if options.path is not None and mode != "between":
         return "--path goes with --between"
+    if problem := _sequence_problem(options, mode):
+        return problem
     if options.index and mode != "redo":
         return "--index goes with --redo MANIFEST"
     if not 0 <= options.seed < 2**32:
@@ -195,6 +207,52 @@ def _usage_problem(options: Options) -> str | None:
     if problem := rules.problem():
         return problem
     return _files_problem(options)
+
+
+def _sequence_problem(options: Options, mode: str | None) -> str | None:
+    for name in ("morph", "hold"):
+        seconds = getattr(options, name)
+        if seconds is not None and not 0 < seconds < math.inf:
+            return f"--{name} {seconds:g} must be more than 0 seconds"
+    if options.morph is not None:
+        if mode != "between":
+            return "--morph goes with --between: it moves from one sound to the other"
+        if options.num is not None:
+            return "--morph makes one sound, which moves: --num does not go with it"
+        if options.hold is not None:
+            return "choose one of --morph and --hold: a loop does not move"
+    elif options.hold is None:
+        if options.at is not None:
+            return "--at goes with --hold or --morph"
+    elif options.inversion is not None:
+        return "--hold finds phases of its own, those of a loop: --inversion does not go with it"
+    elif options.fade_out is not None or options.trim_silence is not None or options.loop:
+        return (
+            "a sound of --hold is a loop from end to end: leave out --fade_out, --trim_silence, "
+            "--loop"
+        )
+    try:
+        _moment(options)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _moment(options: Options) -> float | Literal["moving"] | None:
+    """What --at says."""
+    if options.at is None:
+        return None
+    if options.at == "moving":
+        if options.morph is None:
+            raise ValueError("--at moving goes with --morph: what is held does not move")
+        return "moving"
+    try:
+        seconds = float(options.at)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"--at {options.at} must be a moment in seconds, or moving for --morph")
+    return seconds
 
 
 def _files_problem(options: Options) -> str | None:
@@ -293,6 +351,10 @@ def sample(options: Options) -> None:
         own = "N(0, I)" if prior == "standard" else f"its objective's prior ({prior})"
         print(f"this run was not finished: drawing from {own} until it is", file=sys.stderr)
     plan = _plan(run, options, original)
+    if options.hold is not None:
+        at = _moment(options)
+        assert not isinstance(at, str)
+        plan = plan.held(run, seconds=options.hold, at=at)
     run = _with_sound(run, options)
     made = output.write_sounds(
         run,
@@ -312,7 +374,7 @@ def sample(options: Options) -> None:
             archive=options.zip,
         ),
         batch_size=options.batch_size,
-        title=f"{plan.num} sounds from {options.workdir.name}",
+        title=f"{plan.num} {'sound' if plan.num == 1 else 'sounds'} from {options.workdir.name}",
         rules=options.rules,
     )
     seconds = time.time() - started
@@ -380,6 +442,14 @@ def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
         plan = latents.from_label(run, options.label, **draw)
     elif options.around is not None:
         plan = latents.around(run, options.around, spread=options.spread, **draw)
+    elif options.between is not None and options.morph is not None:
+        plan = latents.morph(
+            run,
+            *options.between,
+            seconds=options.morph,
+            at=_moment(options),
+            path=options.path or "straight",
+        )
     elif options.between is not None:
         plan = latents.between(run, *options.between, num=num, path=options.path or "straight")
     elif options.grid is not None:
@@ -389,7 +459,7 @@ def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
     elif options.match is not None:
         plan = latents.matching(run, options.match, seed=options.seed)
     elif options.latents is not None:
-        plan = latents.from_file(run, options.latents)
+        plan = latents.from_file(run, options.latents, held=options.hold is not None)
     else:
         plan = latents.from_prior(run, prior=options.prior, **draw)
     if options.attribute:
@@ -457,6 +527,9 @@ def _as_before(options: Options, original: "Original") -> Options:
         options = replace(options, inversion=original.setting("inversion"))
         if options.iterations is None:
             options = replace(options, iterations=original.setting("iterations"))
+    if options.hold is None and (hold := original.setting("hold")) is not None:
+        at = original.setting("at") if options.at is None else options.at
+        options = replace(options, hold=hold, at=None if at is None else str(at))
     form = options.format or original.format
     before = original.setting("subtype")
     subtype = options.subtype or before
@@ -479,7 +552,7 @@ def _as_before(options: Options, original: "Original") -> Options:
             if options.trim_silence is None
             else options.trim_silence
         ),
-        loop=options.loop or any("loop" in row for row in original.rows),
+        loop=options.loop or (options.hold is None and any("loop" in r for r in original.rows)),
     )
 
 

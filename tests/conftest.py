@@ -274,17 +274,29 @@ def _write_tones(root):
 
 @pytest.fixture(scope="session")
 def trained(tiny, folder):
-    """The run folder of a finished run; a test that alters it works on a copy.
+    """The run folder of a finished run; a test that alters it works on a copy."""
+    return _trained_once("trained", *tiny, "--data", folder)
 
-    Made once for all parallel workers: the first to come trains, the others wait.
-    """
-    workdir = SCRATCH / "trained" / "run"
+
+@pytest.fixture(scope="session")
+def trained_frames(tiny, folder):
+    """The same with a model of frames."""
+    model = ("--model.kind", "frames", "--model.frame_widths", "32", "16")
+    return _trained_once(
+        *("trained-frames", *tiny, "--data", folder, *model, "--model.latent_dim", "4"),
+        *("--train.num_steps", "10", "--train.eval_every_steps", "10"),
+    )
+
+
+def _trained_once(name: str, *argv) -> Path:
+    """A run folder, made once for all parallel workers: the first trains, the others wait."""
+    workdir = SCRATCH / name / "run"
     workdir.parent.mkdir(exist_ok=True)
-    with (SCRATCH / "trained.lock").open("w") as lock:
+    with (SCRATCH / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not workdir.exists():
             under_way = workdir.with_name("under-way")
-            done = run_script("train", *tiny, "--data", folder, "--workdir", under_way)
+            done = run_script("train", *argv, "--workdir", under_way)
             assert done.code == 0, done.err
             under_way.rename(workdir)
     return workdir

@@ -109,3 +109,25 @@ def test_telling_what_the_model_does_not_know_names_what_it_does():
         conditions.facts_from(TOLD, {"pitch": 500})
     with pytest.raises(ValueError, match="it was told nothing"):
         conditions.facts_from(Vocabulary(), {"pitch": 60})
+
+
+def test_chroma_is_the_pitch_without_its_octave_around_the_circle():
+    condition = Condition(chroma=True, factors=("decay",))
+    told = conditions.vocabulary(condition, ROWS)
+    assert told.num_facts == 2
+    assert told.condition_dim == 14
+    for pitch, weights in ((57, {9: 1}), (69, {9: 1}), (71.25, {11: 0.75, 0: 0.25})):
+        facts = conditions.facts_of(told, [{"label": "bass", "pitch": pitch}])[0]
+        encoded = conditions.encode(jnp.asarray(facts), condition=condition, condition_dim=14)
+        expected = np.zeros(14)
+        for at, weight in weights.items():
+            expected[at] = weight
+        np.testing.assert_allclose(encoded, expected, atol=1e-6)
+    facts = conditions.facts_from(told, {"chroma": 11})
+    assert conditions.values_of(told, facts) == {"chroma": 11}
+    moved = conditions.transpose(jnp.asarray(facts), 2, condition=condition)
+    encoded = conditions.encode(moved, condition=condition, condition_dim=14)
+    assert int(jnp.argmax(encoded)) == 1
+    assert jnp.isnan(moved[1])
+    with pytest.raises(ValueError, match="chroma=13 must be a pitch class"):
+        conditions.facts_from(told, {"chroma": 13})

@@ -35,6 +35,7 @@ def shrunk(config):
             num_blocks=1,
             num_directions=6,
             dense_width=8,
+            frame_widths=(8,),
             ppca_clips=min(config.model.ppca_clips, 8),
         ),
         train=change("train", batch_size=4),
@@ -42,9 +43,8 @@ def shrunk(config):
 
 
 def test_the_presets_are_those_that_the_project_promises():
-    assert {"default", "tiny", "workshop", "workshop_waveform", "studio", "drums", "nsynth"} <= set(
-        PRESETS
-    )
+    promised = {"default", "tiny", "workshop", "workshop_waveform", "canne", "gansynth_if"}
+    assert promised | {"studio", "pitched", "drums", "nsynth"} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -61,7 +61,8 @@ def test_preset_builds_at_full_size(name):
 
     def rebuild(params):
         path, nothing = models.flat_path(config), jnp.zeros(0)
-        mean, _ = models.encode(params, path.loc, nothing, path, config=config)
+        x = jnp.zeros(config.shape)
+        mean, _ = models.encode(params, x, nothing, path, config=config)
         return mean, models.decode(params, mean, nothing, path, config=config)
 
     mean, out = jax.eval_shape(rebuild, state.params)
@@ -107,6 +108,16 @@ def test_drums_are_drums():
     config = cli.load_preset("drums")
     assert set(config.data.synth_families) == {"kick", "snare", "hat", "tom", "clap"}
     assert config.features.hop_length < cli.load_preset("default").features.hop_length
+
+
+def test_canne_has_the_originals_frames_and_widths():
+    config = cli.load_preset("canne")
+    assert (config.data.sample_rate, config.features.num_bins) == (44_100, 2049)
+    assert (config.features.n_fft, config.features.hop_length) == (4096, 1024)
+    assert (*config.model.frame_widths, config.model.latent_dim) == (
+        *(1000, 512, 256, 128, 64, 32, 16),
+        8,
+    )
 
 
 def test_studio_is_wider_and_longer_than_default_and_computes_in_bfloat16():

@@ -263,3 +263,32 @@ def test_patience_is_not_recommended_to_who_has_it():
         {0: 9.0, 10: 1.0, 20: 2.0}, Config(train=Train(num_steps=100, patience=1))
     )
     assert "--train.patience" not in text
+
+
+def test_figures_of_a_path_are_of_the_dimensions_of_a_frame():
+    """Three frames of two dimensions, of which the second never moves."""
+    rng = np.random.default_rng(0)
+    kl, means = rng.random((5, 6)), rng.standard_normal((5, 6))
+    means[:, 1::2] = 0
+    per_dim, active, spread = diagnostics.per_dim(kl, means, np.full((5, 6), 0.25), num_dims=2)
+    np.testing.assert_allclose(per_dim, [kl[:, ::2].sum(1).mean(), kl[:, 1::2].sum(1).mean()])
+    np.testing.assert_allclose(active, [means[:, ::2].var(), 0])
+    np.testing.assert_allclose(spread, active + 0.25)
+    assert diagnostics.active_units(active, spread) == 1
+
+
+def test_errors_of_frames_sum_those_of_each():
+    rng = np.random.default_rng(1)
+    x, rebuilt = rng.standard_normal((2, 4, 6)).astype(np.float32)
+    path = linear.fit_frames(
+        rng.standard_normal((3, 8, 6)).astype(np.float32),
+        np.zeros((3, 0), np.float32),
+        latent_dim=2,
+        num_directions=3,
+    )
+    found = diagnostics.errors(x, rebuilt, jnp.zeros(0), path, latent_dim=2)
+    directions = np.asarray(path.directions)[:2]
+    rest = (x - path.loc) - (x - path.loc) @ directions.T @ directions
+    np.testing.assert_allclose(found["model"], np.sum((x - rebuilt) ** 2), rtol=1e-4)
+    np.testing.assert_allclose(found["mean"], np.sum((x - path.loc) ** 2), rtol=1e-4)
+    np.testing.assert_allclose(found["pca"], np.sum(rest**2), rtol=1e-4)

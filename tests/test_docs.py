@@ -62,7 +62,7 @@ LABELS = {"kick": "bass", "snare": "bell", "bass": "bass"}
 # measures hundreds of sounds.
 NOT_RUN = {"attribute", "match", "pitch"}
 # These make as many sounds as they are given, and take no --num.
-GIVEN = {"latents", "match", "reconstruct", "redo"}
+GIVEN = {"latents", "match", "morph", "reconstruct", "redo"}
 NUM = 4
 
 
@@ -228,8 +228,9 @@ def check_command(train_script, sample_script):
 
 
 @pytest.fixture
-def place(tmp_path, trained, folder, monkeypatch):
-    """A folder like the reader's: sounds under the pages' names, and the shared run as each run."""
+def place(tmp_path, trained, trained_frames, folder, monkeypatch):
+    """A folder like the reader's: sounds under the pages' names, and the shared run as each run
+    (of a model of frames for the preset of one)."""
     rng = np.random.default_rng(5)
     for name in SOUND_FILES:
         t = np.arange(8000) / 16_000
@@ -240,6 +241,7 @@ def place(tmp_path, trained, folder, monkeypatch):
     (tmp_path / "runs").mkdir()
     for name in RUNS:
         (tmp_path / "runs" / name).symlink_to(trained)
+    (tmp_path / "runs" / "canne").symlink_to(trained_frames)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -170,15 +170,17 @@ class Augment:
 class Model:
     """Encoder and decoder, and the linear path that they correct, which is probabilistic PCA.
 
-    All kinds read width, num_stages, num_blocks and kernel_size, each in its own way, and the
-    fields of the linear path; layers and patch are for conv2d.
+    All kinds read the fields of the linear path, and all but frames width, num_stages, num_blocks
+    and kernel_size, each in its own way; layers and patch are for conv2d.
     """
 
-    kind: Literal["conv1d", "conv2d", "waveform"] = "conv1d"
+    kind: Literal["conv1d", "conv2d", "waveform", "frames"] = "conv1d"
     """`conv1d`: residual convolutions over time, bins as channels. `conv2d`: convolutions over the
-    plane of frames and bins. `waveform`: convolutions on the samples (--features.kind waveform)."""
+    plane of frames and bins. `waveform`: convolutions on the samples (--features.kind waveform).
+    `frames`: a perceptron on every STFT frame by itself; z is a path, and paths of any length
+    become sounds."""
     latent_dim: int = 64
-    """Dimensions of z."""
+    """Dimensions of z; of `frames`, at each frame."""
     width: int = 128
     """Channels of the convolutions: of all in conv1d and in plain conv2d; of the first in residual
     conv2d, doubling at each stage, and in waveform, doubling at every second."""
@@ -205,6 +207,13 @@ class Model:
     ppca_clips: int = 1536
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
     linear path out, and the perceptron with it: a plain VAE from random weights."""
+    frame_widths: tuple[int, ...] = (1000, 512, 256, 128, 64, 32, 16)
+    """Of `frames`: units of the encoder's hidden layers; the decoder has them in reverse."""
+    bottleneck: Literal["linear", "relu", "sigmoid"] = "linear"
+    """Of `frames`: what the decoder does to z first. The others than `linear` go without the
+    linear path, which would lead around them."""
+    variational: bool = True
+    """Of `frames`: whether z has a posterior; without, a plain autoencoder (objective.beta 0)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and perceptron; weights and losses stay float32. bfloat16 pays on
     GPU and TPU."""
@@ -219,6 +228,9 @@ class Condition:
     """Its label, the folder's name: `sample.py --label` then tells the model."""
     pitch: bool = False
     """Its pitch (see data.pitch_pattern): `sample.py --pitch` then tells the model."""
+    chroma: bool = False
+    """Its pitch class, 0 for C to 11 for B: the pitch but for the octave, which z says.
+    `sample.py --tell chroma=9` then tells the model."""
     factors: tuple[str, ...] = ()
     """Factors of the built-in set (brightness, attack, decay ...) or of NSynth (velocity)."""
     dropout: float = 0.1
@@ -386,9 +398,14 @@ class Config:
         return (self.num_frames, *self.features.frame_shape)
 
     @property
+    def latent_frames(self) -> int:
+        """Latents in a row that make up z: one for each frame of the `frames` model, else 1."""
+        return self.num_frames if self.model.kind == "frames" else 1
+
+    @property
     def latent_dim(self) -> int:
         """Dimensions of z, the whole of it."""
-        return self.model.latent_dim
+        return self.latent_frames * self.model.latent_dim
 
     @property
     def num_directions(self) -> int:
@@ -522,7 +539,7 @@ def check(config: Config) -> None:
         )
     told = config.condition
     require(0 <= told.dropout < 1, f"condition.dropout={told.dropout} must lie in [0, 1)")
-    for name in ("label", "pitch"):
+    for name in ("label", "pitch", "chroma"):
         require(
             name not in told.factors,
             f"condition.factors: {name} has a setting of its own, --condition.{name}",
@@ -594,8 +611,10 @@ def check(config: Config) -> None:
             f"features.fmax={fmax} Hz; try {max(most // 4, 1)}",
         )
     _check_stages(config)
+    if model.kind == "frames":
+        _check_frames(config, require)
     require(model.kernel_size % 2 == 1, f"model.kernel_size={model.kernel_size} must be odd")
-    values = math.prod(config.shape)
+    values = math.prod(config.shape) // config.latent_frames
     require(
         model.latent_dim < values,
         f"model.latent_dim={model.latent_dim} must be smaller than the {values} feature values",
@@ -709,6 +728,8 @@ def _check_stages(config: Config) -> None:
                 else "--model.kind waveform, or --features.kind power"
             )
         )
+    if model.kind == "frames":
+        return
     if min(model.patch) < 1:
         raise ValueError(f"model.patch={model.patch} must be two numbers greater than 0")
     patch = model.patch if model.kind == "conv2d" else (1, 1)
@@ -742,6 +763,29 @@ def _check_stages(config: Config) -> None:
         n_fft = 2 ** math.ceil(math.log2(2 * (bins - 1)))
         fix = f"features.n_mels {bins} or more" if is_mel else f"features.n_fft {n_fft} or more"
         refuse("mel bands" if is_mel else "bins", config.shape[1], patch[1], fix)
+
+
+def _check_frames(config: Config, require: Callable[[bool, str], None]) -> None:
+    model = config.model
+    require(
+        len(config.shape) > 1 and config.shape[0] == config.num_frames,
+        f"model.kind=frames needs spectra, which features.kind={config.features.kind} has not; "
+        "try --features.kind power",
+    )
+    require(
+        len(model.frame_widths) > 0 and min(model.frame_widths) > 0,
+        f"model.frame_widths={model.frame_widths} must be one or more numbers above 0",
+    )
+    require(
+        model.bottleneck == "linear" or model.ppca_clips == 0,
+        f"model.bottleneck={model.bottleneck} goes without the linear path, which would lead "
+        "around it: add --model.ppca_clips 0",
+    )
+    require(
+        model.variational or config.objective.beta == 0,
+        f"model.no_variational makes a plain autoencoder, which has no KL term, but "
+        f"objective.beta={config.objective.beta:g}: add --objective.beta 0",
+    )
 
 
 def get(config: Config, name: str) -> Any:

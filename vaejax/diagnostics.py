@@ -6,7 +6,7 @@ put them into words. `effects` says what each dimension does to the sound.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -45,6 +45,22 @@ def active_units(mean_variance, variance=1.0) -> int:
         N(0, I).
     """
     return int(np.sum(np.asarray(mean_variance) > ACTIVE_VARIANCE * np.asarray(variance)))
+
+
+def per_dim(kl_per_dim, means, variances, *, num_dims: int):
+    """What a batch says of each dimension of z; where z is a path, of those that it has at a frame.
+
+    Args:
+      kl_per_dim: [num, latent_dim] nats. means, variances: [num, latent_dim], of the posteriors.
+      num_dims: model.latent_dim; latent_dim itself, or that over the number of frames.
+
+    Returns:
+      [num_dims] each: KL in nats per sound; the variance of the means over sounds (and frames); and
+      that of the aggregate posterior.
+    """
+    kl = kl_per_dim.reshape(len(kl_per_dim), -1, num_dims).sum(1).mean(0)
+    spread = means.reshape(-1, num_dims).var(0)
+    return kl, spread, spread + variances.reshape(-1, num_dims).mean(0)
 
 
 def mutual_information(log_q) -> float:
@@ -92,11 +108,13 @@ def latent_figures(params, terms: Mapping[str, Any], config: Config) -> dict[str
       standard deviation of the aggregate posterior: 0 and 1 where it meets N(0, I).
     """
     means, variances = (np.asarray(part, np.float64) for part in terms["moments"])
-    spread = means.var(0) + variances.mean(0)
+    num_dims = config.model.latent_dim
+    kl_per_dim = np.asarray(terms["kl_per_dim"])
+    _, active, spread = per_dim(kl_per_dim, means, variances, num_dims=num_dims)
     log_q = _make_pairs(config)(params["posterior"], terms["z"], terms["mean"], terms["logvar"])
     information = mutual_information(log_q)
     return {
-        "active_units": active_units(means.var(0), spread),
+        "active_units": active_units(active, spread),
         "mutual_information": information,
         "marginal_kl": float(np.mean(terms["kl"])) - information,
         "aggregate_mean": float(np.sqrt(np.mean(means.mean(0) ** 2))),
@@ -113,7 +131,7 @@ def collapse_warning(held_out: Mapping[str, float], config: Config) -> str | Non
     Args:
       held_out: figures of an evaluation, of which kl and active_units are looked at.
     """
-    kl, units, latent_dim = held_out["kl"], int(held_out["active_units"]), config.latent_dim
+    kl, units, latent_dim = held_out["kl"], int(held_out["active_units"]), config.model.latent_dim
     way_out = WAYS_OUT[config.objective.regularizer]
     if units == 0 or kl < DEAD_NATS:
         return (
@@ -171,7 +189,7 @@ def advice(
     by = config.train.best_by
     units, kl = int(held_out["active_units"]), held_out["kl"]
     text = collapse_warning(held_out, config) or (
-        f"the latent is alive: {units} of {config.latent_dim} dimensions are in use, KL is "
+        f"the latent is alive: {units} of {config.model.latent_dim} dimensions are in use, KL is "
         f"{kl:.4g} nats per sound"
     )
     if best["step"] < step:
@@ -196,6 +214,9 @@ def errors(x, rebuilt, condition, linear, *, latent_dim: int):
       model; mean: of the mean sound, the linear path's (of all told alike); pca: of as many
       principal directions as z has dimensions, equal to mean where there is no linear path.
     """
+    if linear.loc.ndim < x.ndim:  # the path of a frame, as of the `frames` model
+        one = partial(errors, condition=condition, linear=linear, latent_dim=latent_dim)
+        return jax.tree.map(jnp.sum, jax.vmap(lambda x, rebuilt: one(x, rebuilt))(x, rebuilt))
     mean = jnp.sum((x - linear.loc) ** 2)
     coordinates = linear_path.coordinates(linear, x, condition)
     shift = linear_path.offset(linear, condition)

@@ -51,9 +51,9 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
       values: loss, recon, kl in nats per
       sound, the figures of `diagnostics.latent_figures` and of `diagnostics.explained`, and
       mel_l1_db and lsd_db of the audio after inversion; latent:
-      kl_per_dim [latent_dim], and the posteriors' mean and std [num, latent_dim]; pairs: the same
-      few sounds and their reconstructions, [num, num_samples] each; draws: a few new sounds [num,
-      num_samples], from a Gaussian fitted to the held-out posteriors.
+      kl_per_dim (`diagnostics.per_dim`), and the posteriors' mean and std [num, latent_dim];
+      pairs: the same few sounds and their reconstructions, [num, num_samples] each; draws: a few
+      new sounds [num, num_samples], from a Gaussian fitted to the held-out posteriors.
     """
     rows = sounds.held_out_rows[: config.train.eval_clips]
     audio_rows = rows[:AUDIO_CLIPS]
@@ -136,7 +136,9 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         told = np.resize(facts, (NUM_DRAWS, facts.shape[1]))
         new = sounds_of(params, fitted, drawn.astype(np.float32), told)
         latent = {
-            "kl_per_dim": measured["kl_per_dim"].mean(0),
+            "kl_per_dim": diagnostics.per_dim(
+                measured["kl_per_dim"], means, variances, num_dims=config.model.latent_dim
+            )[0],
             "mean": means,
             "std": np.sqrt(variances),
         }

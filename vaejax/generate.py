@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import features, metrics, models, picture, priors
+from vaejax import features, metrics, models, picture, priors, sequences
 from vaejax.config import Config
 from vaejax.metrics import Embedding
 from vaejax.priors import Prior
+from vaejax.sequences import CLIP, Form
 from vaejax.signal.fade import fade_out
 from vaejax.signal.stft import stft
 from vaejax.training import Fitted, condition_of
@@ -75,12 +76,40 @@ def decode(params, fitted: Fitted, z, condition, *, config: Config):
 
 def finish(waveform, config: Config):
     """Fades the end of a waveform [num_samples] to zero and scales its peak; silence stays so."""
-    fade_samples = round(config.sound.fade_out_ms * 1e-3 * config.data.sample_rate)
-    waveform = fade_out(waveform, fade_samples)
+    return at_peak(fade_out(waveform, _fade_samples(config)), config)
+
+
+def _fade_samples(config: Config) -> int:
+    return round(config.sound.fade_out_ms * 1e-3 * config.data.sample_rate)
+
+
+def at_peak(waveform, config: Config):
+    """Scales a waveform [num_samples] to the peak of sound.peak_db; silence stays silence."""
     peak = jnp.max(jnp.abs(waveform))
     # Below -200 dB there is nothing to bring up but rounding errors.
     gain = jnp.where(peak > 1e-10, 10 ** (config.sound.peak_db / 20) / jnp.maximum(peak, 1e-10), 0)
     return waveform * gain
+
+
+def render(params, fitted: Fitted, z, condition, *, form: Form, config: Config):
+    """The sound of any form that a latent stands for; `decode` where it is a clip.
+
+    Returns:
+      waveform [sequences.num_samples(form, config)] float32, ready for a file: a loop is not
+      faded; its spectral convergence, [] dB; and a dict of what else there is to say: of a loop,
+      `held_frame` [] int32.
+    """
+    if form == CLIP:
+        return *decode(params, fitted, z, condition, config=config), {}
+    if form.hops is not None:
+        waveform, convergence, frame = sequences.hold(
+            params, fitted, z, condition, hops=form.hops, frame=form.frame, config=config
+        )
+        return at_peak(waveform, config), convergence, {"held_frame": frame}
+    waveform, convergence = sequences.decode(params, fitted, z, condition, config=config)
+    if form.fades_in:
+        waveform = fade_out(waveform[::-1], _fade_samples(config))[::-1]
+    return finish(waveform, config), convergence, {}
 
 
 def describe(waveform, embedding: Embedding, *, config: Config):
@@ -147,17 +176,20 @@ def quantize(waveform, subtype: str):
     return waveform
 
 
-def sound_of(instrument: Instrument, z, condition, *, config: Config, subtype: str):
+def sound_of(
+    instrument: Instrument, z, condition, *, config: Config, subtype: str, form: Form = CLIP
+):
     """The sound of a latent [latent_dim] under a condition [condition_dim], as it is written and
     described.
 
     Returns:
       samples: [num_samples] in the type of the file. z: [latent_dim]. spectral_convergence_db: [].
-      And what `describe` returns.
+      And what `render` and `describe` say.
     """
     params, fitted = instrument.params, instrument.fitted
-    waveform, convergence = decode(params, fitted, z, condition, config=config)
+    waveform, convergence, said = render(params, fitted, z, condition, form=form, config=config)
     return {
+        **said,
         "samples": quantize(waveform, subtype),
         "z": z,
         "spectral_convergence_db": convergence,
@@ -211,15 +243,16 @@ def make_drawer():
 
 
 @lru_cache
-def make_decoder(config: Config, subtype: str):
+def make_decoder(config: Config, subtype: str, form: Form = CLIP):
     """Compiles `sound_of` for `chunk_size()` latents [chunk, latent_dim] and facts [chunk,
-    num_facts] (see `conditions`; NaN where not told) at a time."""
+    num_facts] (see `conditions`; NaN where not told) at a time; of other forms than a clip,
+    `sequences.rows_per_call`."""
 
     @jax.jit
     def sounds(instrument, latents, facts):
         def one(z, known):
             told = condition_of(known, instrument.fitted, config)
-            return sound_of(instrument, z, told, config=config, subtype=subtype)
+            return sound_of(instrument, z, told, config=config, subtype=subtype, form=form)
 
         return jax.vmap(one)(latents, facts)
 

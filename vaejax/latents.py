@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import encoding, generate, models, paths, priors
+from vaejax import encoding, generate, models, paths, priors, sequences
 from vaejax.checkpoint import Posteriors, Run
 from vaejax.data import files
 from vaejax.matching import make_match
 from vaejax.priors import Mixture, Prior, Windows
+from vaejax.sequences import CLIP, Form
 
 DEFAULT_NUM = 64
 # Searches of --match, and how far around the encoder's answer they start.
@@ -52,6 +53,18 @@ class Plan(NamedTuple):
     facts: Callable[[np.ndarray], np.ndarray] | None = None
     """What the model is told of sounds: indices [n] -> [n, num_facts] (see `conditions`), or None
     for nothing."""
+    form: Form = CLIP
+    """What becomes of each latent."""
+
+    def held(self, run: Run, *, seconds: float, at: float | None) -> "Plan":
+        """The same sounds, each held at a moment (None for its loudest) as a loop of a length.
+
+        Raises:
+          ValueError: no model of frames, or a length or a moment that cannot be.
+        """
+        form = sequences.loop_form(run.config, seconds, at)
+        about = {**self.about, "hold": seconds, **({} if at is None else {"at": at})}
+        return self._replace(form=form, about=about)
 
     def shifted(self, dz: np.ndarray, amounts: dict[str, float]) -> "Plan":
         """The same sounds, each a step [latent_dim] further, by `amounts` of attributes."""
@@ -163,6 +176,48 @@ def between(run: Run, a: Path, b: Path, *, num: int, path: str = "straight") -> 
     start, end = (np.asarray(encoding.encode_file(run, file)[0]) for file in (a, b))
     about = {"label": None, "prior": "between", "between": [a.name, b.name], "path": path}
     return _given(path_between(run, start, end, num=num, path=path), about, numbered(num, None))
+
+
+def morph(
+    run: Run, a: Path, b: Path, *, seconds: float, at: float | str | None, path: str = "straight"
+) -> Plan:
+    """One sound that moves from one to another in time.
+
+    Args:
+      at: the moment of both that it moves between, in seconds, None for the loudest of each; or
+        `moving`: both go on, stretched to its length.
+      path: `straight` or `spherical`, as `path_between`.
+
+    Raises:
+      ValueError: no model of frames, or a length or a moment that cannot be.
+    """
+    config = run.config
+    sequences.require_frames(config, "--morph")
+    steps = sequences.steps_of(config, seconds)
+    frame = None if isinstance(at, str) else sequences.frame_at(config, at)
+    start, end = (np.asarray(encoding.encode_file(run, file)[0]) for file in (a, b))
+    if at == "moving":
+        blends = path_between(run, start, end, num=steps, path=path)
+        latents = sequences.stretched(blends.reshape(steps, config.num_frames, -1))
+    else:
+        moment = jax.jit(partial(sequences.moment, frame=frame, config=config))
+        parts = run.instrument.params, run.instrument.fitted
+        nothing = jnp.zeros(run.vocabulary.condition_dim)
+        ends = [np.asarray(moment(*parts, z, nothing)) for z in (start, end)]
+        mean, cholesky = _of_frames(run)
+        latents = sequences.between(
+            ends[0], ends[1], steps, mean=mean, cholesky=cholesky, path=path
+        )
+    about = {
+        "label": None,
+        "prior": "between",
+        "between": [a.name, b.name],
+        "path": path,
+        "morph": seconds,
+        **({} if at is None else {"at": at}),
+    }
+    form = sequences.path_form(config, latents.size, fades_in=at != "moving")
+    return _given(latents.reshape(1, -1), about, numbered(1, None))._replace(form=form)
 
 
 def grid(run: Run, corners: Sequence[Path], *, num: int) -> Plan:
@@ -286,8 +341,9 @@ def reconstruct(run: Run, path: Path) -> Plan:
     )
 
 
-def from_file(run: Run, path: Path) -> Plan:
-    """Latents from a .npy file.
+def from_file(run: Run, path: Path, *, held: bool = False) -> Plan:
+    """Latents from a .npy file: [num, latent_dim]; of a model of frames, also paths of another
+    length, [num, num_steps * d], or one path [num_steps, d] (`held`: frames to hold, [num, d]).
 
     Raises:
       FileNotFoundError: no such file.
@@ -299,14 +355,26 @@ def from_file(run: Run, path: Path) -> Plan:
         latents = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(f"{path} is no NumPy array file (.npy): {error}") from None
-    latent_dim = run.config.latent_dim
-    if not isinstance(latents, np.ndarray) or latents.ndim != 2 or latents.shape[1] != latent_dim:
-        shape = getattr(latents, "shape", type(latents).__name__)
-        raise ValueError(f"{path} holds {shape}, but this run's latents are [num, {latent_dim}]")
+    latent_dim, of_frame = run.config.latent_dim, run.config.model.latent_dim
+    shape = getattr(latents, "shape", type(latents).__name__)
+    fits = latent_dim
+    if run.config.latent_frames > 1 and isinstance(shape, tuple) and len(shape) == 2:
+        fits = max(shape[1] // of_frame, 1) * of_frame
+    if not isinstance(shape, tuple) or len(shape) != 2 or shape[1] != fits or not shape[0]:
+        also = "" if latent_dim == of_frame else f", or a path [num_steps, {of_frame}]"
+        raise ValueError(
+            f"{path} holds {shape}, but this run's latents are [num, {latent_dim}]{also}"
+        )
     if not np.issubdtype(latents.dtype, np.floating) or not np.isfinite(latents).all():
         raise ValueError(f"{path} must hold finite floating point numbers")
     about = {"label": None, "prior": "latents", "latents": path.name}
-    return _given(latents.astype(np.float32), about, numbered(len(latents), None))
+    latents = latents.astype(np.float32)
+    if held:
+        return _given(latents, about, numbered(len(latents), None))
+    if latents.shape[1] == of_frame < latent_dim:
+        latents = latents.reshape(1, -1)
+    form = sequences.path_form(run.config, latents.shape[1])
+    return _given(latents, about, numbered(len(latents), None))._replace(form=form)
 
 
 def _centre(run: Run):
@@ -321,6 +389,18 @@ def _spread(run: Run):
     if run.posteriors is None:
         return jnp.eye(run.config.latent_dim)
     return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
+
+
+def _of_frames(run: Run):
+    """Mean [d] of the latents of single frames, and the Cholesky factor [d, d] of their
+    covariance."""
+    width = run.config.model.latent_dim
+    if run.posteriors is None:
+        return jnp.zeros(width), jnp.eye(width)
+    means, variances = (
+        part.reshape(-1, width) for part in (run.posteriors.means, run.posteriors.variances)
+    )
+    return means.mean(0), jnp.linalg.cholesky(priors.covariance(means, variances))
 
 
 def posteriors_of(run: Run) -> Posteriors:

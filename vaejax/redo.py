@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import attributes, conditions, generate, latents, told
+from vaejax import attributes, conditions, generate, latents, sequences, told
 from vaejax.checkpoint import Run
 from vaejax.export.wav import LATENTS, MANIFEST
 from vaejax.latents import Plan
 from vaejax.priors import Prior
+from vaejax.sequences import CLIP
 
 
 class Original(NamedTuple):
@@ -106,6 +107,11 @@ def plan(run: Run, original: Original, *, temperature: float | None, workdir: Pa
     if stored is None:
         stored = _drawn(run, original, temperature=temperature, workdir=workdir)
     facts = _facts(run, original)
+    first = original.rows[0]
+    form = CLIP  # what is held is made so by its own option, as the first time
+    if first.get("hold") is None:
+        fades_in = first.get("morph") is not None and first.get("at") != "moving"
+        form = sequences.path_form(run.config, stored.shape[1], fades_in=fades_in)
     stems = [os.path.splitext(row["file"])[0] for row in original.rows]
     return Plan(
         num=len(stored),
@@ -114,6 +120,7 @@ def plan(run: Run, original: Original, *, temperature: float | None, workdir: Pa
         latents=stored,
         each=[{**row, **changes} for row in original.rows],
         facts=lambda indices: facts[np.minimum(indices, len(facts) - 1)],
+        form=form,
     )
 
 
@@ -131,7 +138,7 @@ def _stored(run: Run, original: Original) -> np.ndarray | None:
     path = original.path.parent / LATENTS
     if not path.is_file() or any("latent_row" not in row for row in original.rows):
         return None
-    stored = latents.from_file(run, path).latents
+    stored = latents.from_file(run, path, held=True).latents
     assert stored is not None
     rows = [row["latent_row"] for row in original.rows]
     if max(rows) >= len(stored):

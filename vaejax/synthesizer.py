@@ -10,16 +10,20 @@ stays so. Arrays come and go in NumPy, in batches of any size; to differentiate 
 """
 
 import os
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import checkpoint, conditions, encoding, generate, latents, told
+from vaejax import checkpoint, conditions, encoding, generate, latents, sequences, told, training
 from vaejax.checkpoint import Run
+from vaejax.config import Config
 from vaejax.keys import Keys
 from vaejax.priors import Prior
+from vaejax.sequences import CLIP, Form
 
 
 class Synthesizer(Run):
@@ -151,6 +155,100 @@ class Synthesizer(Run):
         start, end = self.encode(np.stack([np.asarray(a), np.asarray(b)]))[0]
         return self.decode(latents.path_between(self, start, end, num=num, path=path))
 
+    def encode_path(self, waveform) -> tuple[np.ndarray, np.ndarray]:
+        """Where every frame of a recording lies, for a model of frames.
+
+        Args:
+          waveform: [num_samples], of any length and level, mono at the run's rate; it is scaled
+            to a peak of 1 first, as the training sounds were.
+
+        Returns:
+          mean, logvar: of the posteriors of the latents of its 1 + num_samples // hop_length
+          frames, [num_steps, model.latent_dim] each.
+        Raises:
+          ValueError: no model of frames, fewer samples than n_fft, or such as are not finite.
+        """
+        sequences.require_frames(self.config, "encode_path")
+        track = self._track(waveform)
+        peak = np.abs(track).max()
+        mean, logvar = _encode_path(self.config)(
+            self.instrument.params, self.instrument.fitted, track / (peak or 1), self._nothing()
+        )
+        width = self.config.model.latent_dim
+        return np.asarray(mean).reshape(-1, width), np.asarray(logvar).reshape(-1, width)
+
+    def decode_path(
+        self,
+        path,
+        *,
+        label: str | None = None,
+        pitch: float | None = None,
+        phases_of=None,
+    ) -> np.ndarray:
+        """The sound of a path through the latent of a model of frames.
+
+        Args:
+          path: [num_steps, model.latent_dim], one latent per STFT frame, hop_length samples apart.
+          label, pitch: as of `decode`.
+          phases_of: [num_samples] of num_steps frames, the recording that the path is an edit of:
+            its phases are taken in place of recovered ones.
+
+        Returns:
+          [(num_steps - 1) * hop_length], or as long as `phases_of`; peak at
+          `run.config.sound.peak_db`, faded at the end.
+        Raises:
+          ValueError: no model of frames, another width, values that are not finite, too short or
+            too long a path, or a recording of another number of frames.
+        """
+        sequences.require_frames(self.config, "decode_path")
+        steps, _ = self._batch(path, "path", self.config.model.latent_dim)
+        sequences.path_form(self.config, steps.size)  # whether it can be
+        told_of = self._told(label, pitch)
+        parts = self.instrument.params, self.instrument.fitted, steps, told_of
+        if phases_of is None:
+            return np.asarray(_decode_path(self.config)(*parts))
+        track = self._track(phases_of)
+        frames = 1 + len(track) // self.config.features.hop_length
+        if frames != len(steps):
+            raise ValueError(
+                f"phases_of has {len(track)} samples, which are {frames} frames, and the path "
+                f"{len(steps)} steps"
+            )
+        return np.asarray(_decode_with_phases(self.config)(*parts, track))
+
+    def hold(
+        self,
+        z,
+        seconds: float,
+        *,
+        at: float | None = None,
+        label: str | None = None,
+        pitch: float | None = None,
+    ) -> np.ndarray:
+        """Seamless loops that hold one latent of a model of frames.
+
+        Args:
+          z: [model.latent_dim], the latent of a frame, or [num, ..]; or latents of sounds,
+            [latent_dim], of which one frame is held.
+          seconds: of the loop, to the nearest hop.
+          at: of the frame of a sound, in seconds from its start; the loudest by default.
+          label, pitch: as of `decode`.
+
+        Returns:
+          [num_samples] for one, or [num, num_samples]: one period each, to be repeated end to end;
+          peak at `run.config.sound.peak_db`.
+        Raises:
+          ValueError: no model of frames, another width, values that are not finite, or a length or
+            a moment that cannot be.
+        """
+        form = sequences.loop_form(self.config, seconds, at)
+        width = np.asarray(z).shape[-1:] or (0,)
+        of_frame, of_sound = self.config.model.latent_dim, self.config.latent_dim
+        points, one = self._batch(z, "z", of_sound if width[0] == of_sound else of_frame)
+        facts = conditions.facts_from(self.vocabulary, {"label": label, "pitch": pitch})
+        loops = self._sounds(points, np.tile(facts, (len(points), 1)), form)
+        return loops[0] if one else loops
+
     def read(self, path: str | os.PathLike) -> np.ndarray:
         """A sound file as `encode` wants it: [num_samples], mono, at the run's rate, without the
         silence before it, cropped or padded, at a peak of 1.
@@ -167,14 +265,34 @@ class Synthesizer(Run):
             return None
         return told.Asked(label, None if pitch is None else Keys(pitch, pitch))
 
-    def _sounds(self, points: np.ndarray, facts: np.ndarray) -> np.ndarray:
+    def _nothing(self) -> np.ndarray:
+        """The condition [condition_dim] that tells nothing."""
+        return np.zeros(self.instrument.fitted.linear.condition_dim, np.float32)
+
+    def _told(self, label: str | None, pitch: float | None):
+        """The condition [condition_dim] of what is told."""
+        facts = conditions.facts_from(self.vocabulary, {"label": label, "pitch": pitch})
+        return training.condition_of(jnp.asarray(facts), self.instrument.fitted, self.config)
+
+    def _track(self, waveform) -> np.ndarray:
+        """[num_samples] float32, at least a window of it."""
+        track = np.asarray(waveform, np.float32)
+        n_fft = self.config.features.n_fft
+        if track.ndim != 1 or len(track) < n_fft or not np.isfinite(track).all():
+            raise ValueError(
+                f"a recording of shape {track.shape} must be [num_samples], at least n_fft={n_fft} "
+                "of them, all finite"
+            )
+        return track
+
+    def _sounds(self, points: np.ndarray, facts: np.ndarray, form: Form = CLIP) -> np.ndarray:
         """[num, num_samples] of latents [num, latent_dim] and facts [num, num_facts]."""
-        decoder = generate.make_decoder(self.config, "FLOAT")
+        decoder = generate.make_decoder(self.config, "FLOAT", form)
         width = points.shape[1]
         return generate.in_chunks(
             lambda rows: decoder(self.instrument, rows[:, :width], rows[:, width:])["samples"],
             np.concatenate([points, facts], axis=1),
-            generate.chunk_size(),
+            sequences.rows_per_call(form, self.config, generate.chunk_size()),
         )
 
     def _batch(self, array, name: str, width: int) -> tuple[np.ndarray, bool]:
@@ -188,6 +306,34 @@ class Synthesizer(Run):
         if not np.isfinite(rows).all():
             raise ValueError(f"{name} holds values that are not finite")
         return rows, array.ndim == 1
+
+
+# Each is compiled once per config, and again for every length.
+
+
+@lru_cache
+def _encode_path(config: Config):
+    return jax.jit(partial(generate.encode, config=config))
+
+
+@lru_cache
+def _decode_path(config: Config):
+    @jax.jit
+    def decoded(params, fitted, path, condition):
+        waveform, _ = sequences.decode(params, fitted, path, condition, config=config)
+        return generate.finish(waveform, config)
+
+    return decoded
+
+
+@lru_cache
+def _decode_with_phases(config: Config):
+    @jax.jit
+    def decoded(params, fitted, path, condition, track):
+        waveform = sequences.with_phases_of(params, fitted, path, condition, track, config=config)
+        return generate.finish(waveform, config)
+
+    return decoded
 
 
 def load(workdir: str | os.PathLike) -> Synthesizer:

@@ -140,7 +140,7 @@ def around(
     """
     wanted = asked.facts(run)
     waveform = encoding.read_file(run, path, says=True)
-    own = conditions.facts_from(run.vocabulary, {"pitch": _heard(run, waveform)})
+    own = conditions.facts_from(run.vocabulary, _heard(run, waveform))
     encode = generate.make_encoder(run.config)
     parts = run.instrument.params, run.instrument.fitted
     mean, logvar = generate.in_chunks(
@@ -163,12 +163,17 @@ def around(
     return _played(plan._replace(facts=facts), asked)
 
 
-def _heard(run: Run, waveform: np.ndarray) -> float | None:
-    """The pitch of a clip [num_samples] as a MIDI number, or None: not told, or there is none."""
-    if not run.vocabulary.pitch:
-        return None
+def _heard(run: Run, waveform: np.ndarray) -> dict[str, float]:
+    """The pitch of a clip [num_samples], as the model is told it; nothing where there is none."""
+    vocabulary = run.vocabulary
+    if not (vocabulary.pitch or vocabulary.chroma):
+        return {}
     hz, clarity = jax.jit(partial(pitch, sample_rate=run.config.data.sample_rate))(waveform)
-    return float(midi_of_hz(hz)) if clarity >= CLEAR else None
+    if clarity < CLEAR:
+        return {}
+    key = float(midi_of_hz(hz))
+    heard = {"pitch": key} if vocabulary.pitch else {}
+    return {**heard, "chroma": conditions.chroma_of(key)} if vocabulary.chroma else heard
 
 
 def _lender(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]:

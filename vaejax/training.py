@@ -21,7 +21,7 @@ from vaejax.data import batches
 from vaejax.data.sounds import Sounds
 from vaejax.data.stream import NUM_AHEAD, Reader, make_order
 from vaejax.features import Statistics
-from vaejax.models import latent, linear
+from vaejax.models import latent
 from vaejax.models.linear import Linear
 
 # Folded into the key of a visit for what is kept back of its facts.
@@ -135,13 +135,7 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
         index = np.asarray(batches.shuffled_indices(order_key, positions, num_clips=num_clips))
         rows, batch_told = add(rows, visit_key, start, *sounds.read(train_rows[index]), positions)
         told.append(batch_told)
-    fitted = linear.fit(
-        rows,
-        jnp.concatenate(told),
-        latent_dim=config.latent_dim,
-        num_directions=config.model.num_directions,
-    )
-    return Fitted(statistics, fitted)
+    return Fitted(statistics, models.fit_path(rows, jnp.concatenate(told), config))
 
 
 def create_optimizer(config: Config) -> optax.GradientTransformation:
@@ -213,8 +207,9 @@ def train_step(
     Returns:
       The next state, and metrics, all float32: loss, recon and kl in nats per example, and the term
       of `objectives.BATCH_TERMS` that is asked for, beta (as grown so far), sigma (of the
-      likelihood, in units of x), grad_norm, learning_rate, kl_per_dim [latent_dim], mean_variance
-      and variance [latent_dim] (of the posterior means over the batch, and with their variances).
+      likelihood, in units of x), grad_norm, learning_rate, kl_per_dim, mean_variance and
+      variance (of the posterior means over the batch, and with their variances), see
+      `diagnostics.per_dim`.
     """
     model: Any = models.create_model(config)
     if config.train.remat:
@@ -248,6 +243,12 @@ def train_step(
     first_bad_step = jnp.where(
         is_bad & (state.first_bad_step < 0), state.step, state.first_bad_step
     )
+    kl_per_dim, mean_variance, variance = diagnostics.per_dim(
+        terms["kl_per_dim"],
+        terms["mean"],
+        jnp.exp(terms["logvar"]),
+        num_dims=config.model.latent_dim,
+    )
     metrics = {
         "loss": loss,
         "recon": jnp.mean(terms["recon"]),
@@ -257,9 +258,9 @@ def train_step(
         "sigma": jnp.mean(terms["sigma"]),
         "grad_norm": grad_norm,
         "learning_rate": learning_rate_schedule(config)(state.step),
-        "kl_per_dim": jnp.mean(terms["kl_per_dim"], 0),
-        "mean_variance": jnp.var(terms["mean"], 0),
-        "variance": jnp.var(terms["mean"], 0) + jnp.mean(jnp.exp(terms["logvar"]), 0),
+        "kl_per_dim": kl_per_dim,
+        "mean_variance": mean_variance,
+        "variance": variance,
     }
     return TrainState(state.step + 1, params, ema, opt_state, first_bad_step), metrics
 
@@ -379,7 +380,9 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
         )
         mean, logvar = latent.moments(params, terms["mean"], terms["logvar"], config)
         rebuilt = models.decode(params, mean, told, fitted.linear, config=config)
-        errors = diagnostics.errors(x, rebuilt, told, fitted.linear, latent_dim=config.latent_dim)
+        errors = diagnostics.errors(
+            x, rebuilt, told, fitted.linear, latent_dim=config.model.latent_dim
+        )
         return {**terms, "errors": errors, "moments": (mean, jnp.exp(logvar))}
 
     return jax.vmap(one)(clips, lengths, facts, rows)

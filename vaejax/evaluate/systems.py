@@ -92,8 +92,11 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
                 plain,
                 partial(_project, latent_dim=latent_dim),
                 # Around a linear path the weights of step 0 are zero where it counts: the model
-                # is then the path that it is given.
-                weights=(start, plain_fitted) if config.num_directions else None,
+                # is then the path that it is given. A model of frames has no place for one of
+                # whole sounds.
+                weights=(start, plain_fitted)
+                if config.num_directions and config.latent_frames == 1
+                else None,
                 is_exact=True,
             )
         )
@@ -138,7 +141,8 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
     x = evaluation.over_rows(spectrograms, sounds, rows)
     # Of the width of the run's own path, so that one compiled program serves both.
     nothing = np.zeros((len(x), fitted.linear.condition_dim), np.float32)
-    num_directions = config.num_directions or latent_dim
+    # At least as many directions as the baseline has dimensions: z may be a path.
+    num_directions = max(config.num_directions, latent_dim)
     path = linear.fit(x, nothing, latent_dim=latent_dim, num_directions=num_directions)
 
     @jax.jit

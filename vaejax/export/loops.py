@@ -166,6 +166,13 @@ def describe(loop: Loop, *, sample_rate: int) -> dict[str, Any]:
     }
 
 
+def describe_whole(waveform: np.ndarray) -> dict[str, Any]:
+    """What the manifest says of a sound [num_samples] that is a loop from end to end."""
+    inside = float(np.abs(np.diff(waveform)).max(initial=0.0))
+    step = abs(float(waveform[0]) - float(waveform[-1]))
+    return {"start": 0, "end": len(waveform) - 1, "step": round(step / max(inside, 1e-20), 4)}
+
+
 def _sustained(waveform: np.ndarray, sample_rate: int) -> tuple[int, int] | None:
     """First sample of the longest part of even level, and the one after its last."""
     frame, hop = (round(s * sample_rate) for s in (FRAME_SECONDS, HOP_SECONDS))

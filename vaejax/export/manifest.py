@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vaejax import conditions, features
+from vaejax import conditions, features, sequences
 from vaejax.checkpoint import Run
 from vaejax.curation import Rules
 from vaejax.export import names, sfz
@@ -14,6 +14,7 @@ from vaejax.export.files import Files
 from vaejax.export.mastering import FACTS, Mastered, Mastering
 from vaejax.keys import midi_of_hz
 from vaejax.latents import Plan
+from vaejax.signal import phase
 from vaejax.signal.pitch import CLEAR
 
 
@@ -44,12 +45,18 @@ class Lines:
         self.digits = max(5, len(str(plan.num - 1)))
         config = run.config
         inversion, iterations = features.inversion(config)
+        if plan.form.hops is not None:
+            # A loop's phase is found on the circle, by a method of its own.
+            inversion, usual = phase.choose(
+                config.features.n_fft, config.features.hop_length, method=sequences.LOOP_METHOD
+            )
+            iterations = usual if config.sound.iterations is None else config.sound.iterations
         self.about = {
             **plan.about,
             "inversion": inversion,
             "iterations": iterations,
             "sample_rate": mastering.sample_rate,
-            "seconds": round(config.data.num_samples / config.data.sample_rate, 6),
+            "seconds": round(sequences.num_samples(plan.form, config) / config.data.sample_rate, 6),
             "subtype": files.subtype,
             "dither": "tpdf" if mastering.dithers else "none",
             "level": str(mastering.level),
@@ -96,6 +103,10 @@ class Lines:
             "nearest_distance": round(novelty * self.neighbour_distance, 3),
             "novelty": round(novelty, 4),
         }
+        if "held_frame" in batch:
+            features = self.run.config.features
+            held = int(batch["held_frame"][j]) * features.hop_length
+            line["held_at"] = round(held / self.run.config.data.sample_rate, 6)
         if self.listens:
             clarity = float(batch["clarity"][j])
             heard = float(midi_of_hz(batch["hz"][j]))

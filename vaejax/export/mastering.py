@@ -16,14 +16,14 @@ import numpy as np
 import soxr
 
 from vaejax.export import loops
-from vaejax.signal import loudness
+from vaejax.signal import circular, loudness
 
 MIN_RATE, MAX_RATE = 4000, 384_000
 # What is left of a sound at least when its silent end is cut off.
 MIN_SECONDS = 0.05
 # What the manifest may say of a sound because of what is done here, or heard.
 FACTS = (
-    *("loop", "no_loop", "loudness", "level_limited"),
+    *("loop", "no_loop", "held_at", "loudness", "level_limited"),
     *("detected_pitch", "pitch_clarity"),
 )
 # Of an integer that stands for a sample of 1, as on the device.
@@ -65,6 +65,9 @@ class Mastering(NamedTuple):
     """Of the file: `PCM_16`, `PCM_24` or `FLOAT`."""
     dither: bool
     """Of PCM_16; finer samples need none."""
+    is_loop: bool = False
+    """Whether the whole of every sound is a loop already: it is resampled on the circle, and
+    neither cut nor faded."""
 
     @property
     def reshapes(self) -> bool:
@@ -73,6 +76,7 @@ class Mastering(NamedTuple):
             self.sample_rate != self.source_rate
             or self.trim_db is not None
             or self.loop
+            or self.is_loop
             or self.level != Level(self.ceiling_db, "dBFS")
         )
 
@@ -119,7 +123,13 @@ def master(waveform: np.ndarray, mastering: Mastering) -> Mastered:
     loop = None
     if mastering.reshapes:
         rate = mastering.sample_rate
-        waveform = resample(waveform, mastering.source_rate, rate)
+        if mastering.is_loop:
+            length = round(len(waveform) * rate / mastering.source_rate)
+            waveform = circular.resample(waveform, length)
+            loop = 0, length - 1
+            facts["loop"] = loops.describe_whole(waveform)
+        else:
+            waveform = resample(waveform, mastering.source_rate, rate)
         if mastering.trim_db is not None:
             fade_samples = round(mastering.fade_ms * 1e-3 * rate)
             waveform = trim_end(

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import conditions, generate, priors
+from vaejax import conditions, generate, priors, sequences
 from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
@@ -124,10 +124,12 @@ def _write_sounds(
     by_index = files.names == "index"
     if files.archive:
         pack.check_archive(out, overwrite=overwrite or folder.goes_on)
-    header = _npy_header(plan.num, config.latent_dim)
+    # Paths of another length have another width.
+    latent_dim = config.latent_dim if plan.latents is None else plan.latents.shape[1]
+    header = _npy_header(plan.num, latent_dim)
     begun = unfinished.NOTHING
     if folder.goes_on:
-        begun = folder.resume(len(header), config.latent_dim)
+        begun = folder.resume(len(header), latent_dim)
         print(f"going on with {out}, which holds the first {begun.num:,} sounds", file=sys.stderr)
     else:
         if folder.holds_other and not overwrite:
@@ -154,12 +156,13 @@ def _write_sounds(
         source_rate=config.data.sample_rate,
         sample_rate=files.sample_rate or config.data.sample_rate,
         trim_db=files.trim_db,
-        fade_ms=config.sound.fade_out_ms,
+        fade_ms=0.0 if plan.form.hops is not None else config.sound.fade_out_ms,
         loop=files.loop,
         level=files.level or Level(config.sound.peak_db, "dBFS"),
         ceiling_db=config.sound.peak_db,
         subtype=files.subtype,
         dither=files.dither == "tpdf",
+        is_loop=plan.form.hops is not None,
     )
     on_host = mastering.reshapes or mastering.dithers
     # What was listened to once is listened to again: the pitch is in the file.
@@ -169,7 +172,8 @@ def _write_sounds(
         batch_size = chunk  # what is drawn in vain, after the last that is kept, is two batches
     elif batch_size is None:
         sample_bytes = 2 if subtype == "PCM_16" else 4
-        sound_bytes = sample_bytes * config.data.num_samples + unfinished.PICTURE.itemsize
+        sound_bytes = sample_bytes * sequences.num_samples(plan.form, config)
+        sound_bytes += unfinished.PICTURE.itemsize
         memory = jax.local_devices()[0].memory_stats()
         batch_size = min(automatic_batch(sound_bytes, memory, chunk=chunk), plan.num)
     batch_size = -(-batch_size // chunk) * chunk
@@ -203,7 +207,7 @@ def _write_sounds(
                 out,
                 title=title,
                 sample_rate=mastering.sample_rate,
-                seconds=config.data.num_samples / config.data.sample_rate,
+                seconds=sequences.num_samples(plan.form, config) / config.data.sample_rate,
                 map_text=generate.MAP_TEXT,
             ) as sheet,
             tqdm(total=plan.num, initial=done, unit="sound", dynamic_ncols=True) as bar,
@@ -288,9 +292,9 @@ def _write_sounds(
                 # What is complete stays usable: the manifest and the sheet are finished too.
                 stopped = interrupt
             # Fewer than asked for: interrupted, or no more were found.
-            rows_written = (latents.tell() - len(header)) // (4 * config.latent_dim)
+            rows_written = (latents.tell() - len(header)) // (4 * latent_dim)
             latents.seek(0)
-            latents.write(_npy_header(rows_written, config.latent_dim))
+            latents.write(_npy_header(rows_written, latent_dim))
         os.replace(latents_path, out / LATENTS)
     except BaseException as error:
         _keep_complete(out)
@@ -380,7 +384,8 @@ def _batches(
     hear = _make_listener(run.config.data.sample_rate) if listen else lambda made: made
     num = MAX_DRAWS if num is None else num
     chunk = generate.chunk_size()
-    decoder = generate.make_decoder(run.config, subtype)
+    decoder = generate.make_decoder(run.config, subtype, plan.form)
+    size = sequences.rows_per_call(plan.form, run.config, chunk)
     draw = generate.make_drawer()
     key = jax.random.key(plan.seed)
     temperature = jnp.asarray(plan.temperature, jnp.float32)
@@ -397,12 +402,18 @@ def _batches(
             return conditions.nothing(run.vocabulary, chunk)
         return plan.facts(np.arange(start, start + chunk))
 
-    def call(start: int):
-        return decoder(run.instrument, latents_at(start), facts_at(start))
+    def calls(start: int, end: int):
+        latents, facts = latents_at(start), facts_at(start)
+        if size == chunk:
+            yield decoder(run.instrument, latents, facts)
+            return
+        for at in range(0, min(chunk, end - start), size):
+            rows = slice(at, at + size)
+            yield decoder(run.instrument, latents[rows], facts[rows])
 
     def dispatch(start: int) -> list:
         end = min(start + batch_size, num)
-        made = [hear(call(at)) for at in range(start, end, chunk)]
+        made = [hear(one) for at in range(start, end, chunk) for one in calls(at, end)]
         # On its way to the host as soon as it is made, not when it is asked for.
         for array in jax.tree.leaves(made):
             array.copy_to_host_async()

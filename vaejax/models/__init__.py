@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax.config import Config
-from vaejax.models import conv1d, conv2d, latent, linear, waveform
+from vaejax.models import conv1d, conv2d, frames, latent, linear, waveform
 from vaejax.models.linear import Linear
 from vaejax.priors import Mixture
 
@@ -21,6 +21,7 @@ MODELS: dict[str, Callable[[Config], nn.Module]] = {
     "conv1d": conv1d.create,
     "conv2d": conv2d.create,
     "waveform": waveform.create,
+    "frames": frames.create,
 }
 
 
@@ -41,7 +42,16 @@ class Rematerialized(NamedTuple):
 
 def flat_path(config: Config, condition_dim: int = 0) -> Linear:
     """The linear path that adds nothing, in the sizes of a config."""
-    return linear.flat(config.shape, config.num_directions, condition_dim)
+    shape = config.shape[1:] if config.model.kind == "frames" else config.shape
+    return linear.flat(shape, config.num_directions, condition_dim)
+
+
+def fit_path(x, conditions, config: Config) -> Linear:
+    """The linear path fitted to sounds x [num_clips, *config.shape] under their conditions
+    [num_clips, condition_dim]."""
+    fit = linear.fit_frames if config.model.kind == "frames" else linear.fit
+    model = config.model
+    return fit(x, conditions, latent_dim=model.latent_dim, num_directions=model.num_directions)
 
 
 def init(key, config: Config, condition_dim: int = 0) -> Any:

@@ -137,7 +137,7 @@ def init_prior(key, config: Config):
         }
     if objective.prior == "vampprior":
         # Sounds of the linear path, in its coordinates; without one, any x.
-        if config.model.ppca_clips:
+        if config.model.ppca_clips and config.latent_frames == 1:
             shape = (count, config.model.num_directions)
             return {"coordinates": jax.random.normal(key, shape)}
         return {"inputs": jax.random.normal(key, (count, *config.shape))}

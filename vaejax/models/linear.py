@@ -31,7 +31,8 @@ class Linear(NamedTuple):
     """A fitted linear path. All float32."""
 
     loc: jax.Array
-    """[num_frames, ...], mean of what the model sees."""
+    """[num_frames, ...], mean of what the model sees; of the `frames` model, here and in
+    directions, of one frame of it, [...]."""
     directions: jax.Array
     """[num_directions, num_frames, ...], orthonormal u_i, the latent_dim first ones being the
     columns of U; zeros where the clips have no further direction."""
@@ -135,43 +136,122 @@ def fit(x, conditions, *, latent_dim: int, num_directions: int) -> Linear:
     values = jnp.maximum(values[::-1], 0.0) / num_clips
     vectors = vectors[:, ::-1]
 
-    total = jnp.sum(values)
-    kept = min(latent_dim, num_clips - 1)
-    left_out = num_values - latent_dim
-    # At least a millionth of the variance per value: a set that PCA rebuilds without error would
-    # otherwise make the likelihood infinite.
-    noise = jnp.maximum(
-        (total - jnp.sum(values[:kept])) / left_out, 1e-6 * total / num_values + 1e-12
-    )
-    # u_i = X' v_i / sqrt(num_clips l_i); centred already, because v_i is orthogonal to 1. What is
-    # a rounding error beside the largest has no direction of its own.
+    # u_i = X' v_i / sqrt(num_clips l_i); centred already, because v_i is orthogonal to 1.
     found = min(num_directions, num_clips - 1)
-    top = values[:found]
-    is_real = top > 1e-6 * values[0]
-    scale = jnp.where(is_real, 1.0 / jnp.sqrt(num_clips * jnp.where(is_real, top, 1.0)), 0.0)
+    top, is_real = _real(values, found)
+    roots = jnp.sqrt(num_clips * top)
     directions = jnp.einsum(
         "nz,n...->z...",
-        vectors[:, :found] * scale,
+        vectors[:, :found] * jnp.where(is_real, 1.0 / jnp.where(is_real, roots, 1.0), 0.0),
         x,
         precision=jax.lax.Precision.HIGHEST,
     )
+    return _path(
+        loc,
+        directions,
+        top,
+        # Coordinates of the clips along the directions, as the Gram matrix has them already.
+        lambda: vectors[:, :found] * roots,
+        conditions,
+        total=jnp.sum(values),
+        latent_dim=latent_dim,
+        num_directions=num_directions,
+        num_values=num_values,
+    )
+
+
+@jax.jit
+def _covariance(x):
+    rows = x.reshape(-1, math.prod(x.shape[2:]))
+    loc = jnp.mean(rows, 0)
+    square = jnp.dot(rows.T, rows, precision=jax.lax.Precision.HIGHEST) / len(rows)
+    return square - jnp.outer(loc, loc), jnp.mean(x, (0, 1))
+
+
+def fit_frames(x, conditions, *, latent_dim: int, num_directions: int) -> Linear:
+    """Fits probabilistic PCA to the frames of a set of sounds, each frame a point by itself.
+
+    There are more frames than values in one, so their covariance is the smaller matrix.
+
+    Args:
+      x: [num_clips, num_frames, ...] float32, as the model sees them.
+      conditions: [num_clips, condition_dim], of all frames of a clip.
+      latent_dim: dimensions of z at a frame.
+      num_directions: principal directions kept, latent_dim or more.
+
+    Returns:
+      The fitted path, of a frame: without the axis of frames.
+    """
+    num_frames, shape = x.shape[1], x.shape[2:]
+    num_values = math.prod(shape)
+    covariance, loc = _covariance(x)
+    values, vectors = jnp.linalg.eigh(covariance)
+    values, vectors = jnp.maximum(values[::-1], 0.0), vectors[:, ::-1]
+    found = min(num_directions, num_values, len(x) * num_frames - 1)
+    top, is_real = _real(values, found)
+    directions = jnp.where(is_real, vectors[:, :found], 0.0).T
+
+    def coordinates():
+        rows = x.reshape(-1, num_values) - loc.reshape(1, -1)
+        return jnp.dot(rows, directions.T, precision=jax.lax.Precision.HIGHEST)
+
+    return _path(
+        loc,
+        directions.reshape(found, *shape),
+        top,
+        coordinates,
+        jnp.repeat(conditions, num_frames, axis=0),
+        total=jnp.sum(values),
+        latent_dim=latent_dim,
+        num_directions=num_directions,
+        num_values=num_values,
+    )
+
+
+def _real(values, found: int):
+    """The largest eigenvalues [found], and which of them are real: what is a rounding error beside
+    the largest has no direction of its own, and becomes 0."""
+    top = values[:found]
+    is_real = top > 1e-6 * values[0]
+    return jnp.where(is_real, top, 0.0), is_real
+
+
+def _path(
+    loc,
+    directions,
+    eigenvalues,
+    coordinates,
+    conditions,
+    *,
+    total,
+    latent_dim: int,
+    num_directions: int,
+    num_values: int,
+) -> Linear:
+    """The path along some directions [found, ...] with eigenvalues [found] of a total variance.
+
+    Args:
+      coordinates: returns those of the points, [num_points, found]; called if they are told of.
+      conditions: [num_points, condition_dim].
+    """
+    found = len(eigenvalues)
     missing = num_directions - found
-    eigenvalues = jnp.pad(jnp.where(is_real, top, 0.0), (0, missing))
-    directions = jnp.pad(directions, [(0, missing)] + [(0, 0)] * (x.ndim - 1))
+    kept = min(latent_dim, found)
+    # At least a millionth of the variance per value: a set that PCA rebuilds without error would
+    # otherwise make the likelihood infinite.
+    least = 1e-6 * total / num_values + 1e-12
+    explained = jnp.zeros(())
+    eigenvalues = jnp.pad(eigenvalues, (0, missing))
+    directions = jnp.pad(directions, [(0, missing)] + [(0, 0)] * (directions.ndim - 1))
     offsets = jnp.zeros((num_directions, conditions.shape[1]))
     if conditions.shape[1]:
-        # Coordinates of the clips along the directions, as the Gram matrix has them already.
-        found_coordinates = jnp.pad(
-            vectors[:, :found] * jnp.sqrt(num_clips * jnp.where(is_real, top, 0.0)),
-            ((0, 0), (0, missing)),
-        )
-        rotation, eigenvalues, offsets = _explain(found_coordinates, conditions)
+        top = jnp.sum(eigenvalues)
+        points = jnp.pad(coordinates(), ((0, 0), (0, missing)))
+        rotation, eigenvalues, offsets = _explain(points, conditions)
         directions = jnp.tensordot(rotation.T, directions, 1, precision=jax.lax.Precision.HIGHEST)
-        explained = jnp.sum(top) - jnp.sum(eigenvalues)
-        noise = jnp.maximum(
-            (total - explained - jnp.sum(eigenvalues[:kept])) / left_out,
-            1e-6 * total / num_values + 1e-12,
-        )
+        explained = top - jnp.sum(eigenvalues)
+    left_out = total - explained - jnp.sum(eigenvalues[:kept])
+    noise = jnp.maximum(left_out / (num_values - latent_dim), least)
     is_latent = jnp.arange(num_directions) < latent_dim
     return Linear(
         loc=loc,

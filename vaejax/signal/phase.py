@@ -121,14 +121,40 @@ def griffin_lim(
         start = spectrum.from_polar(magnitude, init)
     sizes: dict[str, Any] = {"n_fft": n_fft, "hop_length": hop_length, "window": window}
 
+    def project(waveform):
+        found = spectrum.with_magnitude(stft(waveform, **sizes), magnitude)
+        return istft(found, length=length, **sizes)
+
+    waveform = istft(start, length=length, **sizes)
+    return accelerate(
+        project, waveform, num_iters=num_iters, momentum=momentum, relaxation=relaxation
+    )
+
+
+def accelerate(
+    project: Callable,
+    waveform,
+    *,
+    num_iters: int,
+    momentum: float = DEFAULT_MOMENTUM,
+    relaxation: float = DEFAULT_RELAXATION,
+):
+    """The iterations of `griffin_lim` with any projection.
+
+    Args:
+      project: imposes the magnitude on a waveform and returns to a waveform.
+      waveform: `[num_samples]`, the start.
+      num_iters, momentum, relaxation: as in `griffin_lim`.
+    Returns:
+      `[num_samples]`.
+    """
+
     def step(waveforms, _):
         _, ahead, previous = waveforms
-        spectrum_ahead = spectrum.with_magnitude(stft(ahead, **sizes), magnitude)
-        projected = istft(spectrum_ahead, length=length, **sizes)
+        projected = project(ahead)
         relaxed = ahead + relaxation * (projected - ahead)
         return (projected, relaxed + momentum * (relaxed - previous), relaxed), None
 
-    waveform = istft(start, length=length, **sizes)
     # What is returned is the last projection: what lies ahead of it is only where to look next.
     (waveform, _, _), _ = jax.lax.scan(step, (waveform,) * 3, None, length=num_iters)
     return waveform

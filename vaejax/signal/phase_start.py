@@ -138,17 +138,23 @@ def spsi_phase(magnitude, *, n_fft: int, hop_length: int, window: Window = "hann
     Args and returns: as in `derivative_phase`; any window. Frame 0 has phase 0 at its centre.
     """
     magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
-    log_magnitude = _log_magnitude(magnitude)
-    num_bins = magnitude.shape[1]
-    around = _Shifted(magnitude, 1)
-    is_peak = (magnitude > around.at(-1)) & (magnitude >= around.at(1))
-    bins = jnp.arange(num_bins)
-    left = jax.lax.cummax(jnp.where(is_peak, bins, -num_bins), axis=1)
-    right = jax.lax.cummin(jnp.where(is_peak, bins, 2 * num_bins), axis=1, reverse=True)
-    nearest = jnp.where(bins - left <= right - bins, left, right)
-    origin = jnp.where((nearest >= 0) & (nearest < num_bins), nearest, bins)
-    advance = _parabola_offset(log_magnitude) * (hop_length / n_fft)
+    origin, advance = _peaks(magnitude, n_fft=n_fft, hop_length=hop_length)
     return _spread(advance, origin, jnp.zeros_like(magnitude), n_fft=n_fft, hop_length=hop_length)
+
+
+def nearest_peak_advance(magnitude, *, n_fft: int, hop_length: int) -> tuple[jax.Array, jax.Array]:
+    """For each bin, the bin of the peak nearest to it, and how far its own phase advances per hop.
+
+    Args:
+      magnitude: `[num_frames, n_fft // 2 + 1]`, linear, >= 0.
+    Returns:
+      (int32 bin, turns modulo 1), each `[num_frames, n_fft // 2 + 1]`. A bin follows its peak, so
+      its turns are those at the bin of the peak. Without a peak, bins are their own.
+    """
+    magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
+    origin, advance = _peaks(magnitude, n_fft=n_fft, hop_length=hop_length)
+    carrier = _carrier_turns(magnitude.shape[1], n_fft=n_fft, hop_length=hop_length)
+    return origin, (advance + carrier) % 1.0
 
 
 def zero_phase(magnitude, *, n_fft: int, hop_length: int, window: Window = "hann") -> jax.Array:
@@ -304,6 +310,19 @@ def _parabola_offset(log_magnitude):
     is_peak = (here > below) & (here >= above)
     offset = jnp.where(is_peak, 0.5 * (above - below) / jnp.where(is_peak, curvature, 1), 0)
     return jnp.pad(jnp.clip(offset, -0.5, 0.5), ((0, 0), (1, 1)))
+
+
+def _peaks(magnitude, *, n_fft: int, hop_length: int):
+    """The bin of the nearest peak, and the turns per hop beyond each bin's own frequency."""
+    num_bins = magnitude.shape[1]
+    around = _Shifted(magnitude, 1)
+    is_peak = (magnitude > around.at(-1)) & (magnitude >= around.at(1))
+    bins = jnp.arange(num_bins)
+    left = jax.lax.cummax(jnp.where(is_peak, bins, -num_bins), axis=1)
+    right = jax.lax.cummin(jnp.where(is_peak, bins, 2 * num_bins), axis=1, reverse=True)
+    nearest = jnp.where(bins - left <= right - bins, left, right)
+    origin = jnp.where((nearest >= 0) & (nearest < num_bins), nearest, bins)
+    return origin, _parabola_offset(_log_magnitude(magnitude)) * (hop_length / n_fft)
 
 
 def _carrier_turns(num_bins: int, *, n_fft: int, hop_length: int) -> np.ndarray:
