@@ -12,14 +12,20 @@ NUM_AHEAD = 3
 class Reader:
     """Reads the clips of a step while the steps before it run."""
 
-    def __init__(self, read: Callable[[int], tuple], last_step: int):
+    def __init__(
+        self,
+        read: Callable[[int], tuple],
+        last_step: int,
+        put: Callable[[tuple], tuple] = jax.device_put,
+    ):
         """Prepares to read.
 
         Args:
           read: from a step to a tuple of host arrays; called on a thread of its own.
           last_step: steps are asked for in order, below this.
+          put: from host arrays to those of the devices.
         """
-        self._read, self._last = read, last_step
+        self._read, self._last, self._put = read, last_step, put
         self._pool = ThreadPoolExecutor(1, "reader")
         self._ahead: deque[tuple[int, Future]] = deque()
 
@@ -34,4 +40,4 @@ class Reader:
         return self._ahead.popleft()[1].result()
 
     def _load(self, step: int) -> tuple:
-        return jax.device_put(self._read(step))
+        return self._put(self._read(step))
