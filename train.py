@@ -5,6 +5,7 @@
 The same command goes on with a run that was interrupted. Ctrl-C saves and stops.
 """
 
+import io
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from vaejax import cli
+from vaejax import cli, hosts
 from vaejax import config as configs
 from vaejax.config import Config
 
@@ -37,6 +38,10 @@ class Options:
     """Preset: a file of `configs/`, whose values are the defaults below."""
     workdir: Path | None = None
     """Run folder; by default runs/ and the name of the preset."""
+    distributed: hosts.Distributed = field(default_factory=hosts.Distributed)
+    shard_weights: bool = False
+    """Divide the weights, their average and the optimizer's moments among the devices, for a model
+    that is too wide for one; by default each device holds all of them."""
     debug: bool = False
     """Show where an error arose."""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -49,15 +54,23 @@ def main(argv: list[str]) -> None:
         default = Options(config=preset, settings=cli.load_preset(preset))
         options = cli.parse(Options, default, argv, description=DESCRIPTION)
         configs.check(options.settings)
+        hosts.arguments(options.distributed, os.environ)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(cli.USAGE) from None
     workdir = options.workdir or Path("runs") / Path(preset).stem
-    train(options.settings, workdir)
+    hosts.start(options.distributed)
+    train(options.settings, workdir, shard_weights=options.shard_weights)
 
 
-def train(config: Config, workdir: Path) -> None:
+def train(config: Config, workdir: Path, *, shard_weights: bool = False) -> None:
     """Runs or goes on with a run, from the folder of sounds to a fitted prior.
+
+    On all devices of all processes that `hosts.start` has joined. What goes to files and screen is
+    that of the first process.
+
+    Args:
+      shard_weights: divides the state among the devices instead of giving each all of it.
 
     Raises:
       ValueError: the config, the sounds or the run folder do not allow it.
@@ -66,48 +79,60 @@ def train(config: Config, workdir: Path) -> None:
     """
     configs.check(config)
     started = time.time()
-    _check_resumable(config, workdir)
+    hosts.on_first(lambda: _check_resumable(config, workdir))
     cli.use_compilation_cache(workdir)
 
     # Imported here: --help and bad usage need none of it.
     import jax
     import numpy as np
 
-    from vaejax import checkpoint, diagnostics, evaluation, tensorboard, training
+    from vaejax import checkpoint, diagnostics, evaluation, sharding, tensorboard, training
     from vaejax.data import sounds
 
-    device = jax.devices()[0]
-    others = f", one of {jax.device_count()}" if jax.device_count() > 1 else ""
-    print(f"run folder {workdir} · {device.device_kind}{others}", flush=True)
+    sharding.check_batch_size(config.train.batch_size)
+    print(f"run folder {workdir} · {sharding.describe()}", flush=True)
 
     # Sounds.
-    dataset = sounds.load(config)
+    dataset = hosts.first_then_others(lambda: sounds.load(config))
     print(sounds.report(dataset), flush=True)
-    _check_same_sounds(dataset.corpus.fingerprint, workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if (text := configs.to_json(config)) != _read(workdir / "config.json"):
-        checkpoint.write_text(workdir / "config.json", text)
-    checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
+    hosts.check_same("the sounds", dataset.corpus.fingerprint, "give each the same --data")
+
+    def begin() -> None:
+        _check_same_sounds(dataset.corpus.fingerprint, workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        if (text := configs.to_json(config)) != _read(workdir / "config.json"):
+            checkpoint.write_text(workdir / "config.json", text)
+        checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
+
+    hosts.on_first(begin)
+    hosts.check_shared(workdir, "--workdir")
 
     # What is fitted before training.
-    if (workdir / "fitted.npz").exists():
-        fitted, embedding = checkpoint.load_fitted(workdir)
-    else:
+    def fit() -> None:
+        if (workdir / "fitted.npz").exists():
+            return
         begun = time.time()
         fitted = training.fit(dataset, config)
         embedding = evaluation.fit_embedding(dataset, config)
         checkpoint.save_fitted(workdir, fitted, embedding)
         print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
 
+    hosts.on_first(fit)
+    fitted, _ = checkpoint.load_fitted(workdir)
+
     # State: new, or where the last run stopped.
     checkpoints = checkpoint.Checkpoints(workdir)
     told = dataset.told.condition_dim
-    restored = checkpoints.restore_last(config, told)
-    state, best = restored or (training.create_state(config, told), {"loss": math.inf})
+    mesh = sharding.create_mesh()
+    shapes = jax.eval_shape(lambda: training.create_state(config, told))
+    layout = sharding.weights(shapes, mesh, divide=shard_weights)
+    restored = checkpoints.restore_last(config, told, layout)
+    state, best = restored or (training.create_state(config, told, layout), {"loss": math.inf})
     step = int(state.step)
     if step >= config.train.num_steps:
         # A run may have been killed between its last checkpoint and its prior.
-        if checkpoint.load_prior(workdir, checkpoints.best_step()) is None:
+        best_step = checkpoints.best_step()
+        if hosts.on_first(lambda: checkpoint.load_prior(workdir, best_step) is None):
             _fit_prior(checkpoints, fitted, dataset, config, workdir)
         checkpoints.close()
         print(
@@ -120,12 +145,13 @@ def train(config: Config, workdir: Path) -> None:
     num_weights = sum(x.size for x in jax.tree.leaves(state.params))
     print(f"{num_weights / 1e6:.2f} M trained weights", flush=True)
 
-    run_steps, steps_in = training.make_steps(config, dataset, fitted)
+    run_steps, steps_in = training.make_steps(config, dataset, fitted, mesh=mesh, layout=layout)
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
-    board = tensorboard.Board(workdir, config, step)
+    writes = hosts.is_first()
+    board = tensorboard.Board(workdir, config, step, write=writes)
     board_names = [dataset.corpus.names[row] for row in dataset.held_out_rows]
     board_names = board_names[: config.train.board_clips]
-    log = _open_log(workdir / "metrics.jsonl", step)
+    log = _open_log(workdir / "metrics.jsonl", step) if writes else io.StringIO()
     stop = _StopSignals()
 
     def record(split: str, at: int, values: dict[str, float]) -> None:
@@ -135,11 +161,17 @@ def train(config: Config, workdir: Path) -> None:
 
     def measure(at: int) -> dict[str, float]:
         """Evaluates, keeps the weights if they are the best so far, returns the best's figures."""
-        values, latent, (inputs, outputs), draws = evaluate(state.ema)
-        record("held_out", at, values)
-        board.latent("held_out", at, latent)
-        board.pairs(at, inputs, outputs, board_names)
-        board.draws(at, draws)
+        weights = state.ema if mesh is None else sharding.to_host(state.ema)
+
+        def evaluated() -> dict[str, float]:
+            values, latent, (inputs, outputs), draws = evaluate(weights)
+            record("held_out", at, values)
+            board.latent("held_out", at, latent)
+            board.pairs(at, inputs, outputs, board_names)
+            board.draws(at, draws)
+            return values
+
+        values = hosts.on_first(evaluated)
         held_out.update(values)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the held-out loss is not finite at step {at}")
@@ -152,8 +184,14 @@ def train(config: Config, workdir: Path) -> None:
         return reached
 
     held_out: dict[str, float] = {}
+    resumed_at = step
     bar = tqdm(
-        total=config.train.num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
+        total=config.train.num_steps,
+        initial=step,
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=0.5,
+        disable=not writes,
     )
     try:
         if step == 0:
@@ -162,7 +200,7 @@ def train(config: Config, workdir: Path) -> None:
         clock, pause = time.perf_counter(), 0.0
         while step < config.train.num_steps:
             state, metrics = run_steps(state, step)
-            if not pending and bar.n == bar.initial:
+            if step == resumed_at:
                 # The first step is mostly compilation; it says nothing about the time left.
                 jax.block_until_ready(metrics)
                 bar.unpause()
@@ -176,8 +214,10 @@ def train(config: Config, workdir: Path) -> None:
                 config.train.eval_every_steps,
                 config.train.save_every_steps,
             )
-            stopping = stop.requested
-            if is_last or stopping or any(step % steps == 0 for steps in every):
+            due = is_last or any(step % steps == 0 for steps in every)
+            # Many processes stop together, so they ask each other, where they pause anyway.
+            stopping = hosts.any_of(stop.requested) if due or hosts.count() == 1 else False
+            if due or stopping:
                 # Before anything is written: the newest checkpoint stays a good one.
                 bad = int(state.first_bad_step)
                 if bad >= 0:
@@ -205,7 +245,7 @@ def train(config: Config, workdir: Path) -> None:
             if step % config.train.eval_every_steps == 0 or is_last:
                 best = measure(step)
                 warning = diagnostics.collapse_warning(held_out, config)
-                if warning:
+                if warning and writes:
                     tqdm.write(f"warning: {warning}")
             if step % config.train.save_every_steps == 0 or is_last:
                 checkpoints.save_last(state, best)
@@ -224,7 +264,7 @@ def train(config: Config, workdir: Path) -> None:
 
     best_step = _fit_prior(checkpoints, fitted, dataset, config, workdir)
     checkpoints.close()
-    if stop.requested and step < config.train.num_steps:
+    if step < config.train.num_steps:
         raise cli.Interrupted(f"interrupted at step {step}; saved; the same command goes on")
     begun_at = (
         f" (at step 0, where it is PCA: {first['loss']:.6g} and {first['mel_l1_db']:.2f})"
@@ -245,20 +285,24 @@ def _fit_prior(checkpoints, fitted, dataset, config: Config, workdir: Path) -> i
     from vaejax import checkpoint, evaluation, tensorboard
 
     step, params = checkpoints.restore_best(config, dataset.told.condition_dim)
-    untold, told = evaluation.fit_prior(params, fitted, dataset, config)
-    checkpoint.save_prior(workdir, untold, told, step)
-    posteriors = untold.posteriors
-    num = len(posteriors.rows)
-    shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
-    rows = posteriors.rows[shown]
-    files = json.loads((workdir / "data.json").read_text())["files"]
-    tensorboard.save_projector(
-        workdir,
-        posteriors.means[shown],
-        [files[row] for row in rows],
-        evaluation.thumbnails(dataset, rows, config),
-        step,
-    )
+
+    def fit() -> None:
+        untold, told = evaluation.fit_prior(params, fitted, dataset, config)
+        checkpoint.save_prior(workdir, untold, told, step)
+        posteriors = untold.posteriors
+        num = len(posteriors.rows)
+        shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
+        rows = posteriors.rows[shown]
+        files = json.loads((workdir / "data.json").read_text())["files"]
+        tensorboard.save_projector(
+            workdir,
+            posteriors.means[shown],
+            [files[row] for row in rows],
+            evaluation.thumbnails(dataset, rows, config),
+            step,
+        )
+
+    hosts.on_first(fit)
     return step
 
 

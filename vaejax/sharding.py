@@ -36,6 +36,13 @@ def local_mesh() -> Mesh | None:
     return Mesh(np.array(devices), (AXIS,)) if len(devices) > 1 else None
 
 
+def describe() -> str:
+    """The devices in words, such as `8 x TPU v4 in 2 processes`."""
+    num, kind = jax.device_count(), jax.devices()[0].device_kind
+    processes = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    return f"{num} x {kind}{processes}" if num > 1 else kind
+
+
 def check_batch_size(batch_size: int) -> None:
     """Refuses a batch that does not divide.
 
