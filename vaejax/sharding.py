@@ -58,33 +58,44 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def make_vmap(mesh: Mesh | None) -> Callable:
-    """`jax.vmap` where each device works on its own rows of the batch.
+def by_device(
+    function: Callable, mesh: Mesh | None, in_axes: int | tuple[int | None, ...] = 0
+) -> Callable:
+    """A function of arrays with leading batch axes as one where each device does its own rows.
 
     Nothing is exchanged between devices, which the partitioner alone does not see of transforms
-    (FFT) and loops. What comes back is one array with a batch axis, as ever.
+    (FFT) and loops. What comes back is whole arrays with a batch axis, as ever.
+
+    Args:
+      in_axes: of positional arguments: 0 where they are batched, None where they are the same for
+        all rows.
+    """
+    if mesh is None:
+        return function
+
+    def divided(*args):
+        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+        specs = tuple(P() if axis is None else P(AXIS) for axis in axes)
+        # Unchecked: a loop that starts from a constant would otherwise have to say that what it
+        # carries differs between devices.
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
+        )
+        return mapped(*args)
+
+    return divided
+
+
+def make_vmap(mesh: Mesh | None) -> Callable:
+    """`jax.vmap` where each device works on its own examples, see `by_device`.
 
     Returns:
       vmap(function, in_axes=0), for positional arguments that are batched (0) or the same for all
       examples (None).
     """
-    if mesh is None:
-        return jax.vmap
 
     def vmap(function: Callable, in_axes: int | tuple[int | None, ...] = 0) -> Callable:
-        mapped = jax.vmap(function, in_axes)
-
-        def by_device(*args):
-            axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
-            specs = tuple(P() if axis is None else P(AXIS) for axis in axes)
-            # Unchecked: a loop that starts from a constant would otherwise have to say that what
-            # it carries differs between devices.
-            divided = jax.shard_map(
-                mapped, mesh=mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
-            )
-            return divided(*args)
-
-        return by_device
+        return by_device(jax.vmap(function, in_axes), mesh, in_axes)
 
     return vmap
 
