@@ -1,5 +1,6 @@
 """Many devices do what one does: the same examples, the same sounds, one sum over the gradient."""
 
+import os
 import re
 import subprocess
 import sys
@@ -22,7 +23,14 @@ def eight(tmp_path_factory, trained):
     out = tmp_path_factory.mktemp("eight")
     script = Path(__file__).with_name("many_devices.py")
     done = subprocess.run(
-        [sys.executable, str(script), str(out), str(trained)], capture_output=True, text=True
+        [sys.executable, str(script), str(out), str(trained)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "PYTHONPATH": str(script.parents[1]),
+        },
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return out, dict(np.load(out / "results.npz"))
