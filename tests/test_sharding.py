@@ -64,9 +64,9 @@ def test_a_step_exchanges_nothing_but_sums_of_gradient_and_metrics(eight):
     # A state holds the weights four times, and three counters beside: step, first_bad_step and
     # the optimizer's two.
     weights = (weights - 4) // 4
-    # The metrics are a few numbers, and a few per latent dimension, of which there are 4; a batch
-    # of anything would be more.
-    assert weights <= exchanged <= weights + 8 + 6 * 4
+    # The metrics are a few numbers, and a few per latent dimension, of which there are 4; the
+    # spectrograms of a batch would be thousands.
+    assert weights <= exchanged < weights + 64
 
 
 def test_a_checkpoint_of_eight_devices_restores_on_two_and_on_one(eight, make_config):
