@@ -7,6 +7,7 @@ same command goes on with a run that was interrupted.
 """
 
 import math
+import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vaejax import cli
+from vaejax import cli, hosts
 from vaejax.config import Inversion
 from vaejax.curation import Rules
 from vaejax.keys import parse_keys
@@ -148,6 +149,7 @@ class Options:
     """Sounds that go to the writers together, rounded up to a multiple of what the device works on
     at a time; by default as many as its memory has room for. Changes speed and memory, not the
     sounds."""
+    distributed: hosts.Distributed = field(default_factory=hosts.Distributed)
     debug: bool = False
     """Show where an error arose."""
 
@@ -159,6 +161,7 @@ def main(argv: list[str]) -> None:
     if problem:
         print(f"error: {problem}", file=sys.stderr)
         raise SystemExit(cli.USAGE)
+    hosts.start(options.distributed)
     sample(options)
 
 
@@ -194,6 +197,10 @@ def _usage_problem(options: Options) -> str | None:
         return f"--batch_size {options.batch_size} must be at least 1"
     if options.format == "flac" and options.subtype == "FLOAT":
         return "FLAC holds no FLOAT samples; use --subtype PCM_24, or --format wav"
+    try:
+        hosts.arguments(options.distributed, os.environ)
+    except ValueError as error:
+        return str(error)
     if problem := _told_problem(options, mode):
         return problem
     if options.attribute and mode == "redo":

@@ -21,7 +21,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from vaejax import cli
+from vaejax import cli, hosts
 from vaejax import config as configs
 from vaejax import sweep as sweeps
 from vaejax.config import Config
@@ -45,6 +45,10 @@ class Options:
     folders; by default runs/, the name of the preset and what is swept."""
     profile: bool = False
     """Record a trace of a few steady steps, for TensorBoard's Profile tab (pip install xprof)."""
+    distributed: hosts.Distributed = field(default_factory=hosts.Distributed)
+    shard_weights: bool = False
+    """Divide the weights, their average and the optimizer's moments among the devices, for a model
+    that is too wide for one; by default each device holds all of them."""
     debug: bool = False
     """Show where an error arose."""
     sweep: sweeps.Sweep = field(default_factory=sweeps.Sweep)
@@ -61,21 +65,31 @@ def main(argv: list[str]) -> None:
         configs.check(options.settings)
         name = Path(preset).stem
         members = sweeps.members(options.settings, options.sweep, options.workdir, name)
+        if members and (options.profile or options.shard_weights):
+            raise ValueError("--profile and --shard_weights are for a single run, not for a sweep")
+        hosts.arguments(options.distributed, os.environ)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(cli.USAGE) from None
+    hosts.start(options.distributed)
     if members:
         train_members(members, members[0].workdir.parent)
     else:
-        workdir = options.workdir or Path("runs") / name
-        train(options.settings, workdir, profile=options.profile)
+        workdir, shard = options.workdir or Path("runs") / name, options.shard_weights
+        train(options.settings, workdir, profile=options.profile, shard_weights=shard)
 
 
-def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
+def train(
+    config: Config, workdir: Path, *, profile: bool = False, shard_weights: bool = False
+) -> None:
     """Runs or goes on with a run, from the folder of sounds to a fitted prior.
+
+    On all devices of all processes that `hosts.start` has joined. What goes to files and screen is
+    that of the first process.
 
     Args:
       profile: whether to record a few steps for TensorBoard.
+      shard_weights: divides the state among the devices instead of giving each all of it.
 
     Raises:
       ValueError: the config, the sounds or the run folder do not allow it.
@@ -84,22 +98,25 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
     """
     configs.check(config)
     started = time.time()
-    _check_resumable(config, workdir)
+    hosts.on_first(lambda: _check_resumable(config, workdir))
     cli.use_compilation_cache(workdir)
 
     # Imported here: --help and bad usage need none of it.
     import jax
 
-    from vaejax import checkpoint, diagnostics, evaluation, profiling, training
+    from vaejax import checkpoint, diagnostics, evaluation, profiling, sharding, training
     from vaejax.data import sounds
     from vaejax.journal import Journal, fit_prior, has_waited
 
-    _print_device(workdir)
+    sharding.check_batch_size(config.train.batch_size, config.train.grad_accumulation)
+    print(f"run folder {workdir} · {sharding.describe()}", flush=True)
 
     # Sounds.
-    dataset = sounds.load(config)
+    dataset = hosts.first_then_others(lambda: sounds.load(config))
     print(sounds.report(dataset), flush=True)
-    _begin_folder(config, workdir, dataset)
+    hosts.check_same("the sounds", dataset.corpus.fingerprint, "give each the same --data")
+    hosts.on_first(lambda: _begin_folder(config, workdir, dataset))
+    hosts.check_shared(workdir, "--workdir")
 
     # What is fitted before training.
     fitted = _fitted(config, workdir, dataset)
@@ -107,12 +124,16 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
     # State: new, or where the last run stopped.
     checkpoints = checkpoint.Checkpoints(workdir)
     told = dataset.told.condition_dim
-    restored = checkpoints.restore_last(config, told)
-    state, best = restored or (training.create_state(config, told), {"loss": math.inf})
+    mesh = sharding.create_mesh()
+    shapes = jax.eval_shape(lambda: training.create_state(config, told))
+    layout = sharding.weights(shapes, mesh, divide=shard_weights)
+    restored = checkpoints.restore_last(config, told, layout)
+    state, best = restored or (training.create_state(config, told, layout), {"loss": math.inf})
     step = int(state.step)
     if step >= config.train.num_steps or has_waited(step, best, config):
         # A run may have been killed between its last checkpoint and its prior.
-        if checkpoint.load_prior(workdir, checkpoints.best_step()) is None:
+        best_step = checkpoints.best_step()
+        if hosts.on_first(lambda: checkpoint.load_prior(workdir, best_step) is None):
             fit_prior(checkpoints, fitted, dataset, config, workdir)
         checkpoints.close()
         print(
@@ -126,13 +147,14 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
     num_weights = sum(x.size for x in jax.tree.leaves(state.params))
     print(f"{num_weights / 1e6:.2f} M trained weights", flush=True)
 
-    steps = training.make_steps(config, dataset, fitted)
+    steps = training.make_steps(config, dataset, fitted, mesh=mesh, layout=layout)
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
     journal = Journal(workdir, config, dataset, checkpoints, evaluate, best, step)
-    profiler = profiling.Profiler(workdir / "tensorboard" if profile else None)
+    traces = profile and hosts.is_first()
+    profiler = profiling.Profiler(workdir / "tensorboard" if traces else None)
     reached, _ = _loop(state, steps, journal, config, config.train.num_steps, profiler)
 
-    if profile:
+    if traces:
         print(profiler.explain())
     best, first = journal.best, journal.first
     best_step = fit_prior(checkpoints, fitted, dataset, config, workdir)
@@ -148,7 +170,8 @@ def train(config: Config, workdir: Path, *, profile: bool = False) -> None:
         f"best at step {best_step}: held-out loss {best['loss']:.6g} nats, audio within "
         f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {time.time() - started:.0f} s in all"
     )
-    print(diagnostics.when_to_stop(journal.history(), config))
+    if hosts.is_first():
+        print(diagnostics.when_to_stop(journal.history(), config))
     print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
 
 
@@ -170,8 +193,14 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
     train, (run_steps, steps_in), step = config.train, steps, int(state.step)
     every = (train.log_every_steps, train.eval_every_steps, train.save_every_steps)
     stop = _StopSignals()
+    resumed_at, speaks = step, hosts.is_first()
     bar = tqdm(
-        total=train.num_steps, initial=step, unit="step", dynamic_ncols=True, mininterval=0.5
+        total=train.num_steps,
+        initial=step,
+        unit="step",
+        dynamic_ncols=True,
+        mininterval=0.5,
+        disable=not speaks,
     )
     try:
         if step == 0:
@@ -182,7 +211,7 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
             state, metrics = (
                 profiler.call(run_steps, state, step) if profiler else run_steps(state, step)
             )
-            if not pending and bar.n == bar.initial:
+            if step == resumed_at:
                 # The first step is mostly compilation; it says nothing about the time left.
                 jax.block_until_ready(metrics)
                 bar.unpause()
@@ -190,8 +219,11 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
             step += steps_in
             bar.update(steps_in)
             is_last = step == train.num_steps
-            stopping = stop.requested or step == until
-            if is_last or stopping or any(step % period == 0 for period in every):
+            due = is_last or step == until or any(step % period == 0 for period in every)
+            # Many processes stop together, so they ask each other, where they pause anyway.
+            asked = (due or hosts.count() == 1) and hosts.any_of(stop.requested)
+            stopping = asked or step == until
+            if due or stopping:
                 # Before anything is written: the newest checkpoint stays a good one.
                 journal.check(state)
 
@@ -206,7 +238,7 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
             begun = time.perf_counter()
             if step % train.eval_every_steps == 0 or is_last:
                 warning = journal.measure(step, state)
-                if warning:
+                if warning and speaks:
                     tqdm.write(f"warning: {warning}")
             if step % train.save_every_steps == 0 or is_last:
                 journal.save(state)
@@ -237,6 +269,11 @@ def train_members(members: list[Member], workdir: Path) -> None:
     started = time.time()
     config = members[0].config
     num_steps = config.train.num_steps
+    if hosts.count() > 1:
+        raise ValueError(
+            f"a sweep trains on one device of one process, and this is one of {hosts.count()}; "
+            "start it once"
+        )
     sweeps.check_folder(members, workdir)
     for member in members:
         _check_resumable(member.config, member.workdir)
@@ -310,12 +347,15 @@ def _fitted(config: Config, workdir: Path, dataset):
     """What is fitted before training, from the run folder or into it."""
     from vaejax import checkpoint, evaluation, training
 
-    if not (workdir / "fitted.npz").exists():
+    def fit() -> None:
+        if (workdir / "fitted.npz").exists():
+            return
         begun = time.time()
         fitted = training.fit(dataset, config)
         checkpoint.save_fitted(workdir, fitted, evaluation.fit_embedding(dataset, config))
         print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
-        return fitted
+
+    hosts.on_first(fit)
     return checkpoint.load_fitted(workdir)[0]
 
 

@@ -50,6 +50,7 @@ TOOLS = {
     "pytest": {"-k", "-n", "-x", "--durations"},
     "ruff": {"--check", "--fix"},
     "source": set(),
+    "srun": {"--gpus-per-task", "--signal"},
     "tensorboard": {"--logdir"},
 }
 # What a reader replaces by their own, as it is called in the folder that commands are run in.
@@ -342,6 +343,7 @@ def known_options(train_script, sample_script):
         names.add(field.name)
         if dataclasses.is_dataclass(value):  # its fields are options of their own
             names |= {f.name for f in dataclasses.fields(value)}
+            names |= {f"{field.name}.{f.name}" for f in dataclasses.fields(value)}
     for section in dataclasses.fields(Config):
         kind = type(getattr(Config(), section.name))
         names |= {f"{section.name}.{f.name}" for f in dataclasses.fields(kind)}

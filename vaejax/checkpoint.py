@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaejax import conditions, models
+from vaejax import conditions, models, sharding
 from vaejax import config as configs
 from vaejax.conditions import Vocabulary
 from vaejax.config import Config
@@ -130,13 +130,18 @@ class Checkpoints:
         self.best.save(step, args=ocp.args.StandardSave({"params": ema}))
 
     def restore_last(
-        self, config: Config, condition_dim: int
+        self, config: Config, condition_dim: int, layout: Any = None
     ) -> tuple[TrainState, dict[str, float]] | None:
-        """The newest state and the figures of the best weights until then; None in a new folder."""
+        """The newest state and the figures of the best weights until then; None in a new folder.
+
+        Args:
+          layout: how the state is to lie on the devices (see `sharding.weights`), whatever devices
+            it was saved from; None for one.
+        """
         step = self.last.latest_step()
         if step is None:
             return None
-        template = jax.eval_shape(lambda: create_state(config, condition_dim))
+        template = _on_host(lambda: create_state(config, condition_dim))
         restored = _restore(
             self.last,
             step,
@@ -147,15 +152,16 @@ class Checkpoints:
         # Copies: the step donates its state, and what orbax returns may be shared. By way of the
         # host: what orbax returns is bound to its device, and a step on such arrays is another
         # program, which every resumed run would compile anew.
-        state = jax.tree.map(lambda x: jnp.array(np.asarray(x)), TrainState(**restored["state"]))
+        state = TrainState(**restored["state"])
+        state = jax.tree.map(jnp.array, state) if layout is None else sharding.put(state, layout)
         return state, restored["best"]
 
     def restore_best(self, config: Config, condition_dim: int) -> tuple[int, Any]:
         """Step and averaged weights of the best checkpoint."""
         step = self.best_step()
-        template = jax.eval_shape(lambda: create_state(config, condition_dim).ema)
+        template = _on_host(lambda: create_state(config, condition_dim).ema)
         restored = _restore(self.best, step, ocp.args.StandardRestore({"params": template}))
-        return step, restored["params"]
+        return step, jax.tree.map(jnp.array, restored["params"])
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
@@ -174,6 +180,13 @@ def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
     else:
         options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
     return ocp.CheckpointManager(path.absolute(), options=options)
+
+
+def _on_host(create) -> Any:
+    """A template of what `create` returns, in NumPy: orbax then restores it to the host, from any
+    number of devices, instead of to the devices it was saved from."""
+    shapes = jax.eval_shape(create)
+    return jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), shapes)
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:

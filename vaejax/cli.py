@@ -17,6 +17,7 @@ from typing import Any
 
 import tyro
 
+from vaejax import hosts
 from vaejax.config import Config
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -136,14 +137,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    said, code = "", DONE
     try:
         main(argv)
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        code = INTERRUPTED
+        said, code = "\ninterrupted", INTERRUPTED
     except Interrupted as stop:
-        print(f"\n{stop}", file=sys.stderr)
-        code = INTERRUPTED
+        said, code = f"\n{stop}", INTERRUPTED
+    except hosts.FailedElsewhere:
+        code = FAILED
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -154,10 +156,16 @@ def run(main: Callable[[list[str]], None]) -> None:
             )
         if not isinstance(error, (ValueError, OSError, FloatingPointError)):
             text = f"{type(error).__name__}: {text} (--debug shows where)"
-        print(f"error: {text}", file=sys.stderr)
-        code = FAILED
-    else:
-        code = DONE
+        said, code = f"error: {text}", FAILED
+    if said and hosts.is_first():
+        print(said, file=sys.stderr, flush=True)
+    if code != DONE and not hosts.all_fail():
+        # The others would wait for this one for ever, and it for them before it ends.
+        if said and not hosts.is_first():
+            print(f"process {hosts.index()}: {said.strip()}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
     raise SystemExit(code)

@@ -1,14 +1,16 @@
 """What a run writes while it trains: lines of metrics, TensorBoard, checkpoints, and its prior."""
 
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from vaejax import checkpoint, diagnostics, evaluation, tensorboard
+from vaejax import checkpoint, diagnostics, evaluation, hosts, sharding, tensorboard
 from vaejax.checkpoint import Checkpoints
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
@@ -16,7 +18,11 @@ from vaejax.training import Fitted, TrainState
 
 
 class Journal:
-    """The run folder of a run that is training."""
+    """The run folder of a run that is training.
+
+    Of many processes, each has one and calls it alike: the first one measures and writes, and all
+    of them take part in what they save together, the checkpoints.
+    """
 
     def __init__(
         self,
@@ -42,11 +48,11 @@ class Journal:
         """The figures last logged of the training steps."""
         self.held_out: dict[str, float] = {}
         """The figures of the last evaluation."""
-        self.board = tensorboard.Board(workdir, config, step)
+        self.board = tensorboard.Board(workdir, config, step, write=hosts.is_first())
         names = [sounds.corpus.names[row] for row in sounds.held_out_rows]
         self.path = workdir / "metrics.jsonl"
         self.board_names = names[: config.train.board_clips]
-        self.lines = _open_lines(self.path, step)
+        self.lines = _open_lines(self.path, step) if hosts.is_first() else io.StringIO()
 
     def measure(self, at: int, state: TrainState) -> str | None:
         """Evaluates, and keeps the weights if they are the best so far.
@@ -57,12 +63,18 @@ class Journal:
         Raises:
           FloatingPointError: the loss is not finite.
         """
-        values, latent, (inputs, outputs), draws = self.evaluate(state.ema)
-        self._record("held_out", at, values)
-        self.board.latent("held_out", at, latent)
-        self.board.pairs(at, inputs, outputs, self.board_names)
-        self.board.draws(at, draws)
-        self.held_out = values
+        # On many devices, by way of the host to the one that measures.
+        weights = state.ema if jax.device_count() == 1 else sharding.to_host(state.ema)
+
+        def evaluated() -> dict[str, float]:
+            values, latent, (inputs, outputs), draws = self.evaluate(weights)
+            self._record("held_out", at, values)
+            self.board.latent("held_out", at, latent)
+            self.board.pairs(at, inputs, outputs, self.board_names)
+            self.board.draws(at, draws)
+            return values
+
+        self.held_out = values = hosts.on_first(evaluated)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the held-out loss is not finite at step {at}")
         by = self.config.train.best_by
@@ -148,22 +160,26 @@ def fit_prior(
 ) -> int:
     """Fits and saves the prior of the best weights, which need not be the last; their step."""
     step, params = checkpoints.restore_best(config, sounds.told.condition_dim)
-    untold, told = evaluation.fit_prior(params, fitted, sounds, config)
-    checkpoint.save_prior(workdir, untold, told, step)
-    scores = ", ".join(f"{name} {value:.1f}" for name, value in untold.log_likelihoods.items())
-    print(f"prior: {list(untold.log_likelihoods)[-1]} (nats per held-out latent: {scores})")
-    posteriors = untold.posteriors
-    num = len(posteriors.rows)
-    shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
-    rows = posteriors.rows[shown]
-    files = json.loads((workdir / "data.json").read_text())["files"]
-    tensorboard.save_projector(
-        workdir,
-        posteriors.means[shown],
-        [files[row] for row in rows],
-        evaluation.thumbnails(sounds, rows, config),
-        step,
-    )
+
+    def fit() -> None:
+        untold, told = evaluation.fit_prior(params, fitted, sounds, config)
+        checkpoint.save_prior(workdir, untold, told, step)
+        scores = ", ".join(f"{name} {value:.1f}" for name, value in untold.log_likelihoods.items())
+        print(f"prior: {list(untold.log_likelihoods)[-1]} (nats per held-out latent: {scores})")
+        posteriors = untold.posteriors
+        num = len(posteriors.rows)
+        shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
+        rows = posteriors.rows[shown]
+        files = json.loads((workdir / "data.json").read_text())["files"]
+        tensorboard.save_projector(
+            workdir,
+            posteriors.means[shown],
+            [files[row] for row in rows],
+            evaluation.thumbnails(sounds, rows, config),
+            step,
+        )
+
+    hosts.on_first(fit)
     return step
 
 

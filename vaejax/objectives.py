@@ -418,7 +418,9 @@ def maximum_mean_discrepancy(batch: Batch, *, num_clips):
 BATCH_TERMS = {"tc": total_correlation, "mmd": maximum_mean_discrepancy}
 
 
-def batch_loss(params, batch, conditions, fitted, keys, *, model, config, ramp=1.0, num_clips):
+def batch_loss(
+    params, batch, conditions, fitted, keys, *, model, config, ramp=1.0, num_clips, vmap=jax.vmap
+):
     """The loss of a batch, and the terms of each example.
 
     The gradient is that of the loss; of `dreg`, the doubly reparameterised one (Tucker et al.
@@ -431,6 +433,7 @@ def batch_loss(params, batch, conditions, fitted, keys, *, model, config, ramp=1
       keys: [batch] of PRNG keys.
       ramp: [] in 0..1, of the schedule, see `ramp_at`.
       num_clips: sounds that the batch is drawn from.
+      vmap: of the examples; see `sharding.make_vmap`.
 
     Returns:
       loss [] in nats per example, see `loss_of`, and `example_terms` with a leading batch axis.
@@ -438,11 +441,11 @@ def batch_loss(params, batch, conditions, fitted, keys, *, model, config, ramp=1
     objective = config.objective
     one = partial(example_terms, model=model, config=config)
     given = params, batch, conditions, fitted, keys
-    terms = jax.vmap(one, in_axes=(None, 0, 0, None, 0))(*given)
+    terms = vmap(one, in_axes=(None, 0, 0, None, 0))(*given)
     loss, terms = loss_of(terms, objective=objective, ramp=ramp, num_clips=num_clips)
     if objective.bound == "dreg":
         shares = jax.lax.stop_gradient(jax.nn.softmax(log_weights_of(terms, objective, ramp)))
-        again = jax.vmap(one, in_axes=(None, 0, 0, None, 0, 0))(*given, shares)
+        again = vmap(one, in_axes=(None, 0, 0, None, 0, 0))(*given, shares)
         moved = -jnp.mean(jnp.sum(shares * log_weights_of(again, objective, ramp), 1))
         loss = jax.lax.stop_gradient(loss - moved) + moved
     return loss, terms

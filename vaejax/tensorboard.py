@@ -78,12 +78,19 @@ kept, so nothing is lost but time; more sounds help, or stronger `--augment` set
 class Board:
     """Writes one run's events."""
 
-    def __init__(self, workdir: Path, config: Config, start_step: int):
-        """Opens the log; events after start_step, of a run that was killed, are hidden."""
+    def __init__(self, workdir: Path, config: Config, start_step: int, *, write: bool = True):
+        """Opens the log; events after start_step, of a run that was killed, are hidden.
+
+        Args:
+          write: False for one that takes everything and writes nothing.
+        """
         self.config = config
         folder = workdir / "tensorboard"
-        _save_hparams(folder, config)
-        self.writer = SummaryWriter(str(folder), purge_step=start_step + 1 if start_step else 0)
+        if write:
+            _save_hparams(folder, config)
+        self.writer = SummaryWriter(
+            str(folder), purge_step=start_step + 1 if start_step else 0, write_to_disk=write
+        )
         # Also when a run goes on: what it goes on with may have been changed.
         self.writer.add_text("config", _config_table(config), start_step)
         self.writer.add_text("how_to_read_this", GUIDE, start_step)

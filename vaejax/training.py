@@ -7,6 +7,7 @@ the number of steps per dispatch nothing but rounding.
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax import conditions, diagnostics, features, models, objectives
+from vaejax import conditions, diagnostics, features, models, objectives, sharding
 from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
@@ -164,10 +165,14 @@ def learning_rate_schedule(config: Config) -> optax.Schedule:
     return lambda step: train.learning_rate * share(step)
 
 
-def create_state(config: Config, condition_dim: int = 0) -> TrainState:
-    """The state before the first step, of a model that is told `condition_dim` numbers."""
+def create_state(config: Config, condition_dim: int = 0, layout: Any = None) -> TrainState:
+    """The state before the first step, of a model that is told `condition_dim` numbers.
 
-    @jax.jit
+    Args:
+      layout: how it lies on the devices, see `sharding.weights`; None for one.
+    """
+
+    @partial(jax.jit, out_shardings=layout)
     def init(key):
         params = {
             "vae": models.init(key, config, condition_dim),
@@ -194,6 +199,7 @@ def train_step(
     *,
     config: Config,
     num_clips: int,
+    vmap: Callable = jax.vmap,
 ):
     """One update.
 
@@ -203,6 +209,7 @@ def train_step(
       facts: [batch, num_facts], what is known of them.
       positions: [batch] uint32, `batches.positions_at(state.step)`.
       num_clips: training clips that the batch is drawn from.
+      vmap: of the examples; see `sharding.make_vmap`.
 
     Returns:
       The next state, and metrics, all float32: loss, recon and kl in nats per example, and the term
@@ -224,11 +231,16 @@ def train_step(
     )
     ramp = objectives.ramp_at(state.step, config.objective)
     loss_of = partial(
-        objectives.batch_loss, model=model, config=config, ramp=ramp, num_clips=num_clips
+        objectives.batch_loss,
+        model=model,
+        config=config,
+        ramp=ramp,
+        num_clips=num_clips,
+        vmap=vmap,
     )
 
     def gradient(clips, lengths, facts, positions):
-        batch, told, keys = jax.vmap(example)(clips, lengths, facts, positions)
+        batch, told, keys = vmap(example)(clips, lengths, facts, positions)
         return jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, told, fitted, keys)
 
     gradient = in_parts(gradient, config.train.grad_accumulation)
@@ -300,8 +312,19 @@ def in_parts(gradient, num_parts: int):
     return accumulated
 
 
-def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
-    """Compiles the loop's body over a training set, on the device if it fits, else streamed.
+def make_steps(
+    config: Config,
+    sounds: Sounds,
+    fitted: Fitted,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    layout: Any = None,
+):
+    """Compiles the loop's body over a training set, on the devices if it fits, else streamed.
+
+    Args:
+      mesh: of the devices that share every batch; None for one.
+      layout: of the state on them, see `sharding.weights`.
 
     Returns:
       steps(state, step) -> (state, metrics averaged over the steps), which consumes the state and
@@ -310,7 +333,15 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
     rows = sounds.train_rows
     num_clips, batch_size = len(rows), config.train.batch_size
     order_key = keys_of(config)[1]
-    compiled = partial(train_step, config=config, num_clips=num_clips)
+    vmap = sharding.make_vmap(mesh)
+    compiled = partial(train_step, config=config, num_clips=num_clips, vmap=vmap)
+    everywhere = sharding.replicated(mesh)
+    fitted = fitted if mesh is None else sharding.put(fitted, everywhere)
+    jit = partial(
+        jax.jit,
+        donate_argnums=0,
+        out_shardings=None if mesh is None else (layout, everywhere),
+    )
     fits = num_clips * config.pack_samples * 2 <= config.data.device_budget_mb * 2**20
     # A loop of one is no loop: on a CPU a scan costs the convolutions their threads.
     steps_in = config.train.steps_per_dispatch
@@ -321,9 +352,10 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
 
     if not fits:
         order = make_order(order_key, num_clips=num_clips)
+        own = sharding.local_rows(batch_size) if mesh is not None else slice(None)
 
         def read(step: int):
-            positions = np.uint32(step * batch_size) + np.arange(batch_size, dtype=np.uint32)
+            positions = np.uint32(step * batch_size) + np.arange(batch_size, dtype=np.uint32)[own]
             return *sounds.read(rows[order(positions)]), positions
 
         def streamed(state, fitted, steps):
@@ -332,8 +364,10 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
             steps = jax.tree.map(lambda *columns: jnp.stack(columns), *steps)
             return scanned(lambda s, columns: compiled(s, fitted, *columns), state, steps)
 
-        reader = Reader(read, config.train.num_steps, num_ahead=max(NUM_AHEAD, 2 * steps_in))
-        steps_on = jax.jit(streamed, donate_argnums=0)
+        put = partial(sharding.put_rows, mesh=mesh)
+        num_ahead = max(NUM_AHEAD, 2 * steps_in)
+        reader = Reader(read, config.train.num_steps, put, num_ahead)
+        steps_on = jit(streamed)
 
         def run(state, step: int):
             ahead = [reader.batch_at(at) for at in range(step, step + steps_in)]
@@ -341,18 +375,22 @@ def make_steps(config: Config, sounds: Sounds, fitted: Fitted):
 
         return run, steps_in
 
-    resident = jax.device_put(sounds.read(rows))
+    # All of it on every device: an epoch's order asks each of them for any clip.
+    resident = sharding.put(sounds.read(rows), everywhere)
+
+    def clip_at(position, resident):
+        index = batches.shuffled_index(order_key, position, num_clips=num_clips)
+        return tuple(column[index] for column in resident)
 
     def one(state, fitted, resident):
         positions = batches.positions_at(state.step, batch_size=batch_size)
-        index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
-        clips, lengths, facts = (column[index] for column in resident)
+        clips, lengths, facts = vmap(clip_at, in_axes=(0, None))(positions, resident)
         return compiled(state, fitted, clips, lengths, facts, positions)
 
     def many(state, fitted, resident):
         return scanned(lambda s, _: one(s, fitted, resident), state, None)
 
-    steps_on = jax.jit(one if steps_in == 1 else many, donate_argnums=0)
+    steps_on = jit(one if steps_in == 1 else many)
     return lambda state, step: steps_on(state, fitted, resident), steps_in
 
 

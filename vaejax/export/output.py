@@ -4,6 +4,7 @@ The device makes batch n + 1 while threads write batch n. What is interrupted is
 same command (`unfinished`).
 """
 
+import contextlib
 import io
 import json
 import os
@@ -13,14 +14,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vaejax import conditions, generate, priors, sequences
+from vaejax import conditions, generate, hosts, priors, sequences, sharding
 from vaejax.checkpoint import Run, write_text
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
@@ -75,6 +77,17 @@ class Made(NamedTuple):
     """The zip."""
 
 
+class Part(NamedTuple):
+    """What the lists of the folder say of some sounds."""
+
+    rows: list[dict[str, Any]]
+    """Lines of the manifest."""
+    latents: np.ndarray
+    """[n, latent_dim] float32."""
+    pictures: np.ndarray
+    """[n] `unfinished.PICTURE`."""
+
+
 def write_sounds(
     run: Run,
     plan: Plan,
@@ -91,45 +104,76 @@ def write_sounds(
     A folder that holds an unfinished run of the same sounds is gone on with: what is complete
     stays, and the folder becomes what it would have been.
 
+    Many processes share the sounds: each writes the files of its own, the first one the lists of
+    all, and it alone holds the folder. Under rules the first makes all of them, because each draw
+    is judged by what came before.
+
     Raises:
       OSError: the folder is taken or cannot be written. What is complete is kept, with a manifest
         of just that.
     """
-    folder = unfinished.Folder(out, unfinished.identity(run, plan, files, rules, title))
+    curated = rules is not None and rules.reject
+    held: list[unfinished.Folder] = []
+    made: list[Made] = []
+    instruments: list[str] = []
+    archive: list[Path] = []
+
+    def begin() -> tuple[int, list[str]] | None:
+        held.append(unfinished.Folder(out, unfinished.identity(run, plan, files, rules, title)))
+        begun = _begin(held[0], run, plan, overwrite=overwrite, files=files)
+        return None if begun is None else (begun.num, sorted(begun.later))
+
+    def finish() -> None:
+        if files.sfz:
+            instruments.extend(sfz.write_instruments(out))
+        if overwrite:
+            pack.drop_archive(out)  # of sounds that are gone
+        if files.archive:
+            archive.append(pack.pack(out, _all_files(out, instruments)))
+        held[0].finish()
+
     try:
-        return _write_sounds(
-            run, plan, folder, overwrite=overwrite, files=files, batch_size=batch_size, title=title,
-            rules=rules,
-        )  # fmt: skip
+        begun = hosts.on_first(begin)
+        hosts.check_shared(out, "--out")
+        write = partial(
+            _write,
+            run,
+            plan,
+            out=out,
+            begun=begun if begun is None else unfinished.Begun(begun[0], frozenset(begun[1])),
+            files=files,
+            batch_size=batch_size,
+            title=title,
+            rules=rules if curated else None,
+        )
+
+        def alone() -> int:
+            made.append(write(processes=1))
+            return made[0].num
+
+        if not curated:
+            made.append(write(processes=hosts.count()))
+        elif hosts.on_first(alone) < plan.num and not made:
+            raise hosts.FailedElsewhere
+        hosts.on_first(finish)
     finally:
-        folder.close()
+        for folder in held:
+            folder.close()
+    done = made[0] if made else Made(plan.num, None, None, 0, 0, [], None)
+    return done._replace(instruments=instruments, archive=archive[0] if archive else None)
 
 
-def _write_sounds(
-    run: Run,
-    plan: Plan,
-    folder: unfinished.Folder,
-    *,
-    overwrite: bool,
-    files: Files,
-    batch_size: int | None,
-    title: str,
-    rules: Rules | None,
-) -> Made:
-    config, out = run.config, folder.out
-
-    def name(i: int) -> str:
-        return file_name(plan, files, i)
-
-    by_index = files.names == "index"
+def _begin(
+    folder: unfinished.Folder, run: Run, plan: Plan, *, overwrite: bool, files: Files
+) -> unfinished.Begun | None:
+    """Makes a folder ready to be written to; how far it is, if it is gone on with."""
+    out, begun = folder.out, None
+    name = partial(file_name, plan, files)
     if files.archive:
         pack.check_archive(out, overwrite=overwrite or folder.goes_on)
-    # Paths of another length have another width.
-    latent_dim = config.latent_dim if plan.latents is None else plan.latents.shape[1]
-    header = _npy_header(plan.num, latent_dim)
-    begun = unfinished.NOTHING
     if folder.goes_on:
-        begun = folder.resume(len(header), latent_dim)
+        latent_dim = width_of(run, plan)
+        begun = folder.resume(len(_npy_header(plan.num, latent_dim)), latent_dim)
         print(f"going on with {out}, which holds the first {begun.num:,} sounds", file=sys.stderr)
     else:
         if folder.holds_other and not overwrite:
@@ -142,16 +186,43 @@ def _write_sounds(
         prepare_folder(
             out,
             overwrite=overwrite,
-            names=map(name, range(plan.num if by_index else 0)),
+            names=map(name, range(plan.num if files.names == "index" else 0)),
             instruments=files.sfz,
         )
         folder.begin()
     if plan.each:  # only these have subfolders
         for subfolder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
             (out / subfolder).mkdir(parents=True, exist_ok=True)
+    return begun
 
-    curated = rules is not None and rules.reject
+
+def _write(
+    run: Run,
+    plan: Plan,
+    *,
+    out: Path,
+    begun: unfinished.Begun | None,
+    files: Files,
+    batch_size: int | None,
+    title: str,
+    rules: Rules | None,
+    processes: int,
+) -> Made:
+    """Makes the sounds, and writes them and the lists.
+
+    Args:
+      begun: how far the folder is; None for a new one.
+      rules: None where nothing is rejected.
+      processes: that share the sounds, batch by batch in turn.
+    """
+    config = run.config
+    # What is in the way of a new folder has been looked for already.
+    checked = files.names == "index" and begun is None
+    begun = begun or unfinished.NOTHING
+    # Paths may be long: what takes so many rows of a batch at a time stays on one device.
+    mesh = sharding.local_mesh() if plan.form == sequences.CLIP else None
     chunk = generate.chunk_size()
+    at_a_time = chunk * (1 if mesh is None else mesh.size)
     mastering = Mastering(
         source_rate=config.data.sample_rate,
         sample_rate=files.sample_rate or config.data.sample_rate,
@@ -168,20 +239,22 @@ def _write_sounds(
     # What was listened to once is listened to again: the pitch is in the file.
     listens = files.listens or any("detected_pitch" in line for line in plan.each or ())
     subtype = "FLOAT" if on_host else files.subtype
-    if batch_size is None and curated:
+    if batch_size is None and rules is not None:
         batch_size = chunk  # what is drawn in vain, after the last that is kept, is two batches
     elif batch_size is None:
         sample_bytes = 2 if subtype == "PCM_16" else 4
         sound_bytes = sample_bytes * sequences.num_samples(plan.form, config)
         sound_bytes += unfinished.PICTURE.itemsize
         memory = jax.local_devices()[0].memory_stats()
-        batch_size = min(automatic_batch(sound_bytes, memory, chunk=chunk), plan.num)
-    batch_size = -(-batch_size // chunk) * chunk
-    lines = Lines(run, plan, files, mastering, rules if curated else None, listens=listens)
+        room = automatic_batch(sound_bytes, memory, chunk=at_a_time)
+        batch_size = fitting = min(room, -(-plan.num // processes))
+        if processes > 1:  # whose memory need not be equally free
+            batch_size = hosts.on_first(lambda: fitting)
+    batch_size = -(-batch_size // at_a_time) * at_a_time
+    lines = Lines(run, plan, files, mastering, rules, listens=listens)
 
     curation = None
-    if curated:
-        assert rules is not None
+    if rules is not None:
         assert plan.prior is not None, "only draws can be chosen from"
         density = jax.jit(jax.vmap(partial(priors.log_density, plan.prior)))
         curation = Curation(
@@ -191,33 +264,60 @@ def _write_sounds(
             log_density=lambda z: generate.in_chunks(density, z, chunk),
         )
 
-    latents_path = out / unfinished.PARTIAL_LATENTS
-    # Sounds that the loop below has come to, those that are on their way, those of the first batch.
-    at = begun.num // chunk * chunk if curation is None else 0
-    done, first, after_first = begun.num, 0, 0.0
-    looped = limited = 0
+    def made_of(
+        numbers: np.ndarray, draws: np.ndarray, batch
+    ) -> tuple[Part, list[tuple[Path, np.ndarray, Tags]]]:
+        """What the lists say of sounds, and those of their files that are not there yet."""
+        told = None if plan.facts is None else plan.facts(draws)
+        if on_host:
+            mastered = list(threads.map(partial(master, mastering=mastering), batch["samples"]))
+        else:
+            mastered = [Mastered(sound, None, {}) for sound in batch["samples"]]
+        rows = [
+            lines.line(int(i), int(draws[j]), told, batch, j, mastered[j])
+            for j, i in enumerate(numbers)
+        ]
+        pictures = np.zeros(len(rows), unfinished.PICTURE)
+        pictures["thumbnail"], pictures["outline"] = batch["thumbnail"], batch["outline"]
+        pictures["map"] = batch["point"][:, :2]
+        sounds = []
+        for row, sound in zip(rows, mastered, strict=True):
+            path = out / row["file"]
+            tags = Tags(origin(row), sfz.root_of(row), sound.loop)
+            if row["file"] in begun.later:
+                continue
+            if not checked and os.path.lexists(path):
+                raise WriteError(
+                    f"{path} is in the way and not from an earlier run; move it or choose another "
+                    "--out"
+                )
+            sounds.append((path, sound.samples, tags))
+        return Part(rows, batch["z"], pictures), sounds
+
+    writes = hosts.is_first()
+    lists = _Lists(
+        out,
+        num=plan.num,
+        latent_dim=width_of(run, plan),
+        title=title,
+        sample_rate=mastering.sample_rate,
+        seconds=sequences.num_samples(plan.form, config) / config.data.sample_rate,
+    )
+    # Sounds that the loop below has come to, those in the lists, those in them after a batch.
+    at, done, first, after_first = 0, begun.num, 0, 0.0
     stopped: BaseException | None = None
+    failed: Exception | None = None
     try:
         with (
-            # A stream, not a memory map: a full disk is then an OSError to report, not a SIGBUS.
-            open(latents_path, "r+b") as latents,
-            open(out / unfinished.PICTURES, "ab") as pictures,
-            open(out / MANIFEST, "a", encoding="utf-8") as manifest,
-            SheetWriter(
-                out,
-                title=title,
-                sample_rate=mastering.sample_rate,
-                seconds=sequences.num_samples(plan.form, config) / config.data.sample_rate,
-                map_text=generate.MAP_TEXT,
-            ) as sheet,
-            tqdm(total=plan.num, initial=done, unit="sound", dynamic_ncols=True) as bar,
+            lists if writes else contextlib.nullcontext(),
+            tqdm(
+                total=plan.num,
+                initial=done,
+                unit="sound",
+                dynamic_ncols=True,
+                disable=not writes,
+            ) as bar,
         ):
-            latents.write(header)
-            latents.seek(0, os.SEEK_END)
-            for rows, shown in folder.shown():
-                looped += sum(row.get("loop") is not None for row in rows)
-                limited += sum(bool(row.get("level_limited")) for row in rows)
-                sheet.add(_shown(rows, shown["map"]), shown["thumbnail"], shown["outline"])
             try:
                 with (
                     SoundWriter(
@@ -231,73 +331,64 @@ def _write_sounds(
                     batches = _batches(
                         run,
                         plan,
-                        start=at,
+                        start=0 if curation else begun.num // at_a_time * at_a_time,
                         num=None if curation else plan.num,
                         subtype=subtype,
                         batch_size=batch_size,
                         listen=listens,
+                        mesh=mesh,
+                        processes=processes,
                     )
                     chosen = curation.accepted(batches) if curation else _all(batches, plan.num)
                     for draws, batch in chosen:
-                        # What was there already, or has to be drawn again to know what follows.
-                        old = min(max(begun.num - at, 0), len(draws))
+                        # Where nothing is rejected, draw i is sound i.
+                        numbers = np.arange(at, at + len(draws)) if curation else draws
                         at += len(draws)
-                        if old:
-                            draws, batch = draws[old:], {k: v[old:] for k, v in batch.items()}
-                        count = len(draws)
-                        if not count:
-                            continue
-                        told = None if plan.facts is None else plan.facts(draws)
-                        if on_host:
-                            finish = partial(master, mastering=mastering)
-                            mastered = list(threads.map(finish, batch["samples"]))
-                        else:
-                            mastered = [Mastered(sound, None, {}) for sound in batch["samples"]]
-                        rows = [
-                            lines.line(done + j, int(draws[j]), told, batch, j, mastered[j])
-                            for j in range(count)
-                        ]
-                        looped += sum(sound.loop is not None for sound in mastered)
-                        limited += sum(bool(r.get("level_limited")) for r in rows)
+                        # What was there already, or has to be drawn again to know what follows.
+                        old = int(np.sum(numbers < begun.num))
+                        part: Part | None = None
+                        sounds: list[tuple[Path, np.ndarray, Tags]] = []
+                        try:
+                            if failed is not None:
+                                raise failed
+                            if old < len(draws):
+                                rest = {k: v[old:] for k, v in batch.items()}
+                                part, sounds = made_of(numbers[old:], draws[old:], rest)
+                        except Exception as error:
+                            failed = error
                         # The sounds go last: one without its latent and its line would be lost
                         # to --overwrite, a line without its sound is dropped by _keep_complete.
-                        shown = np.zeros(count, unfinished.PICTURE)
-                        shown["thumbnail"], shown["outline"] = batch["thumbnail"], batch["outline"]
-                        shown["map"] = batch["point"][:, :2]
-                        latents.write(batch["z"].astype("<f4").tobytes())
-                        pictures.write(shown.tobytes())
-                        manifest.writelines(json.dumps(r) + "\n" for r in rows)
-                        for file in (latents, pictures, manifest):
-                            file.flush()
-                        for j in range(count):
-                            if rows[j]["file"] in begun.later:
-                                continue
-                            path = out / rows[j]["file"]
-                            checked = by_index and not folder.goes_on
-                            if not checked and os.path.lexists(path):
-                                raise WriteError(
-                                    f"{path} is in the way and not from an earlier run; move it or "
-                                    "choose another --out"
-                                )
-                            tags = Tags(origin(rows[j]), sfz.root_of(rows[j]), mastered[j].loop)
-                            writer.submit(path, mastered[j].samples, tags)
-                        sheet.add(_shown(rows, shown["map"]), shown["thumbnail"], shown["outline"])
-                        done += count
-                        bar.update(count)
+                        for made in _exchange(part, failed, processes):
+                            if writes:
+                                lists.add(made)
+                            done += len(made.rows)
+                            bar.update(len(made.rows))
+                        if processes > 1:
+                            hosts.wait("listed")
+                        try:
+                            for path, samples, tags in sounds:
+                                writer.submit(path, samples, tags)
+                        except Exception as error:
+                            if processes == 1:
+                                raise
+                            failed = error  # The others hear of it with the next batch.
                         if curation:
                             bar.set_postfix_str(f"{curation.drawn} drawn")
-                        if not first:
+                        if not first and done > begun.num:
                             first, after_first = done, time.perf_counter()
+                    if processes > 1:
+                        try:
+                            if failed is not None:
+                                raise failed
+                            writer.close()
+                        except Exception as error:
+                            failed = error
+                        list(_exchange(None, failed, processes))
             except KeyboardInterrupt as interrupt:
                 # What is complete stays usable: the manifest and the sheet are finished too.
                 stopped = interrupt
-            # Fewer than asked for: interrupted, or no more were found.
-            rows_written = (latents.tell() - len(header)) // (4 * latent_dim)
-            latents.seek(0)
-            latents.write(_npy_header(rows_written, latent_dim))
-        os.replace(latents_path, out / LATENTS)
     except BaseException as error:
-        _keep_complete(out)
+        _leave(out, processes)
         if isinstance(error, OSError):
             explained = explain_write_error(out / MANIFEST, error)
             again = WriteError(f"{explained}; then the same command goes on from there")
@@ -305,21 +396,111 @@ def _write_sounds(
             raise again from error
         raise
     if stopped is not None:
-        complete = _keep_complete(out)
+        complete = _leave(out, processes)
         raise Interrupted(
             f"interrupted; {out} holds the {complete} sounds made until then; the same command "
             "goes on"
         )
     timed = done > first > begun.num
     rate = (done - first) / (time.perf_counter() - after_first) if timed else None
-    instruments = sfz.write_instruments(out) if files.sfz else []
-    archive = None
-    if overwrite:
-        pack.drop_archive(out)  # of sounds that are gone
-    if files.archive:
-        archive = pack.pack(out, _all_files(out, instruments))
-    folder.finish()
-    return Made(done, rate, curation, looped, limited, instruments, archive)
+    return Made(done, rate, curation, lists.looped, lists.limited, [], None)
+
+
+def _exchange(part: Part | None, failed: Exception | None, processes: int) -> Iterator[Part]:
+    """What every process has made, in the order of the processes, or what failed in one of them.
+
+    Raises:
+      What failed here, or OSError that says what failed elsewhere.
+    """
+    if processes == 1:
+        if failed is not None:
+            raise failed
+        if part is not None:
+            yield part
+        return
+    content = b"" if part is None else _pack(part)
+    gathered = hosts.gather(content if failed is None else b"error" + str(failed).encode())
+    for number, content in enumerate(gathered):
+        if content.startswith(b"error"):
+            raise OSError(f"process {number}: {content[len(b'error') :].decode()}")
+    yield from (_unpack(content) for content in gathered if content)
+
+
+def _pack(part: Part) -> bytes:
+    """A part as bytes: an .npz, with the lines as JSON in it."""
+    packed = io.BytesIO()
+    lines = np.frombuffer(json.dumps(part.rows).encode(), np.uint8)
+    np.savez(packed, rows=lines, latents=part.latents, pictures=part.pictures)
+    return packed.getvalue()
+
+
+def _unpack(content: bytes) -> Part:
+    """The inverse of `_pack`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as packed:
+        return Part(json.loads(packed["rows"].tobytes()), packed["latents"], packed["pictures"])
+
+
+class _Lists:
+    """Manifest, latents, pictures and contact sheet of a folder, as they grow. A context."""
+
+    def __init__(
+        self, out: Path, *, num: int, latent_dim: int, title: str, sample_rate: int, seconds: float
+    ):
+        self._out, self._latent_dim = out, latent_dim
+        self._header = _npy_header(num, latent_dim)
+        self._sheet = SheetWriter(
+            out,
+            title=title,
+            sample_rate=sample_rate,
+            seconds=seconds,
+            map_text=generate.MAP_TEXT,
+        )
+        self.looped = self.limited = 0
+
+    def __enter__(self) -> Self:
+        out = self._out
+        with contextlib.ExitStack() as stack:
+            # A stream, not a memory map: a full disk is then an OSError to report, not a SIGBUS.
+            latents = stack.enter_context(open(out / unfinished.PARTIAL_LATENTS, "r+b"))
+            pictures = stack.enter_context(open(out / unfinished.PICTURES, "ab"))
+            manifest = stack.enter_context(open(out / MANIFEST, "a", encoding="utf-8"))
+            stack.enter_context(self._sheet)
+            latents.write(self._header)
+            latents.seek(0, os.SEEK_END)
+            for rows, shown in unfinished.listed(out):
+                self._show(rows, shown)
+            self._latents, self._pictures, self._manifest = latents, pictures, manifest
+            self._files = stack.pop_all()
+        return self
+
+    def add(self, part: Part) -> None:
+        """Sounds, in their order."""
+        self._latents.write(part.latents.astype("<f4").tobytes())
+        self._pictures.write(part.pictures.tobytes())
+        self._manifest.writelines(json.dumps(row) + "\n" for row in part.rows)
+        for file in (self._latents, self._pictures, self._manifest):
+            file.flush()
+        self._show(part.rows, part.pictures)
+
+    def _show(self, rows: list[dict[str, Any]], pictures: np.ndarray) -> None:
+        self.looped += sum(row.get("loop") is not None for row in rows)
+        self.limited += sum(bool(row.get("level_limited")) for row in rows)
+        # `facts` are for --redo; people read label, pitch and `told`.
+        shown = [
+            {**{k: v for k, v in row.items() if k != "facts"}, "map": place}
+            for row, place in zip(rows, pictures["map"].tolist(), strict=True)
+        ]
+        self._sheet.add(shown, pictures["thumbnail"], pictures["outline"])
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            # Fewer than asked for: interrupted, or no more were found.
+            num_rows = (self._latents.tell() - len(self._header)) // (4 * self._latent_dim)
+            self._latents.seek(0)
+            self._latents.write(_npy_header(num_rows, self._latent_dim))
+        self._files.__exit__(kind, error, trace)
+        if kind is None:
+            os.replace(self._out / unfinished.PARTIAL_LATENTS, self._out / LATENTS)
 
 
 def automatic_batch(sound_bytes: int, memory: dict[str, int] | None, *, chunk: int) -> int:
@@ -338,15 +519,6 @@ def automatic_batch(sound_bytes: int, memory: dict[str, int] | None, *, chunk: i
     return max(1, int(room / sound_bytes) // chunk) * chunk
 
 
-def _shown(rows: list[dict[str, Any]], places: np.ndarray) -> list[dict[str, Any]]:
-    """What the contact sheet is given of lines of the manifest and places [n, 2] on the map."""
-    # `facts` are for --redo; people read label, pitch and `told`.
-    return [
-        {**{k: v for k, v in row.items() if k != "facts"}, "map": place}
-        for row, place in zip(rows, places.tolist(), strict=True)
-    ]
-
-
 def _all_files(out: Path, instruments: list[str]) -> Iterator[str]:
     """Names of all files of a finished folder, relative to it."""
     with open(out / MANIFEST, encoding="utf-8") as manifest:
@@ -361,7 +533,7 @@ def _all(
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """Indices [n] and outputs [n, ...] of `num` sounds: the last batch has more."""
     for start, batch in batches:
-        count = min(len(batch["z"]), num - start)
+        count = max(0, min(len(batch["z"]), num - start)) if batch else 0
         yield np.arange(start, start + count), {k: v[:count] for k, v in batch.items()}
 
 
@@ -374,74 +546,96 @@ def _batches(
     subtype: str,
     batch_size: int,
     listen: bool,
+    mesh: Mesh | None,
+    processes: int,
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(first index, outputs on the host), one batch ahead of the caller on the device.
 
     Sounds `start`, the first of a chunk, to `num`, filled up to whole chunks; None for as many
     draws as there are indices. With `listen`, also the pitch `hz` and its `clarity`, by a program
-    of its own: the sounds are the same with and without.
+    of its own: the sounds are the same with and without. Each device of `mesh` makes whole chunks,
+    by the program that one device by itself would run. Of several processes, each yields every so
+    manieth batch, as often as the others: nothing where there are no sounds left.
     """
-    hear = _make_listener(run.config.data.sample_rate) if listen else lambda made: made
+    hear = _make_listener(run.config.data.sample_rate, mesh) if listen else lambda made: made
     num = MAX_DRAWS if num is None else num
-    chunk = generate.chunk_size()
+    at_a_time = generate.chunk_size() * (1 if mesh is None else mesh.size)
     decoder = generate.make_decoder(run.config, subtype, plan.form)
-    size = sequences.rows_per_call(plan.form, run.config, chunk)
+    size = at_a_time if mesh else sequences.rows_per_call(plan.form, run.config, at_a_time)
     draw = generate.make_drawer()
+    instrument = run.instrument
+    if mesh is not None:
+        decoder = jax.jit(sharding.by_device(decoder, mesh, (None, 0, 0)))
+        draw = jax.jit(sharding.by_device(draw, mesh, (None, None, 0, None)))
+        instrument = sharding.put(instrument, sharding.replicated(mesh))
     key = jax.random.key(plan.seed)
     temperature = jnp.asarray(plan.temperature, jnp.float32)
 
     def latents_at(start: int):
         if plan.latents is None:
-            indices = np.arange(start, start + chunk, dtype=np.uint32)
+            # Beyond the last index is the first again; what is made of it is not asked for.
+            indices = np.arange(start, start + at_a_time).astype(np.uint32)
             return draw(plan.prior, key, indices, temperature)
-        rows = plan.latents[start : start + chunk]
-        return np.pad(rows, ((0, chunk - len(rows)), (0, 0)))
+        rows = plan.latents[start : start + at_a_time]
+        return np.pad(rows, ((0, at_a_time - len(rows)), (0, 0)))
 
     def facts_at(start: int) -> np.ndarray:
         if plan.facts is None:
-            return conditions.nothing(run.vocabulary, chunk)
-        return plan.facts(np.arange(start, start + chunk))
+            return conditions.nothing(run.vocabulary, at_a_time)
+        return plan.facts(np.arange(start, start + at_a_time))
 
     def calls(start: int, end: int):
         latents, facts = latents_at(start), facts_at(start)
-        if size == chunk:
-            yield decoder(run.instrument, latents, facts)
+        if size == at_a_time:
+            yield decoder(instrument, latents, facts)
             return
-        for at in range(0, min(chunk, end - start), size):
+        for at in range(0, min(at_a_time, end - start), size):
             rows = slice(at, at + size)
-            yield decoder(run.instrument, latents[rows], facts[rows])
+            yield decoder(instrument, latents[rows], facts[rows])
 
     def dispatch(start: int) -> list:
         end = min(start + batch_size, num)
-        made = [hear(one) for at in range(start, end, chunk) for one in calls(at, end)]
+        made = [hear(one) for at in range(start, end, at_a_time) for one in calls(at, end)]
         # On its way to the host as soon as it is made, not when it is asked for.
         for array in jax.tree.leaves(made):
             array.copy_to_host_async()
         return made
 
-    ahead = dispatch(start)
-    for begin in range(start, num, batch_size):
+    together = batch_size * processes
+    own = hosts.index() * batch_size if processes > 1 else 0
+    ahead = dispatch(start + own)
+    for begin in range(start, num, together):
         current = ahead
-        if begin + batch_size < num:
-            ahead = dispatch(begin + batch_size)
-        yield begin, jax.tree.map(lambda *parts: np.concatenate(parts), *current)
+        if begin + together < num:
+            ahead = dispatch(begin + together + own)
+        empty: dict[str, np.ndarray] = {}
+        yield (
+            begin + own,
+            jax.tree.map(lambda *parts: np.concatenate(parts), *current) if current else empty,
+        )
 
 
-def _make_listener(sample_rate: int):
-    """Adds pitch and clarity, [chunk] each, to what the generator returns."""
+def _make_listener(sample_rate: int, mesh: Mesh | None):
+    """Adds pitch and clarity, [n] each, to what the generator returns."""
 
-    @jax.jit
     def hear(samples):
         full_scale = 2.0**31 if samples.dtype == jnp.int32 else 2.0**15
         if jnp.issubdtype(samples.dtype, jnp.integer):
             samples = samples.astype(jnp.float32) / full_scale
         return jax.vmap(partial(pitch, sample_rate=sample_rate))(samples)
 
+    program = jax.jit(sharding.by_device(hear, mesh))
+
     def listen(made):
-        hz, clarity = hear(made["samples"])
+        hz, clarity = program(made["samples"])
         return {**made, "hz": hz, "clarity": clarity}
 
     return listen
+
+
+def width_of(run: Run, plan: Plan) -> int:
+    """Numbers in a latent; paths of another length than a clip have another width."""
+    return run.config.latent_dim if plan.latents is None else plan.latents.shape[1]
 
 
 def _npy_header(num: int, latent_dim: int) -> bytes:
@@ -450,6 +644,14 @@ def _npy_header(num: int, latent_dim: int) -> bytes:
     about = {"descr": "<f4", "fortran_order": False, "shape": (num, latent_dim)}
     np.lib.format.write_array_header_1_0(header, about)
     return header.getvalue()
+
+
+def _leave(out: Path, processes: int) -> int:
+    """`_keep_complete` by the first process, when the others no longer write."""
+    if processes > 1:
+        with contextlib.suppress(Exception):
+            hosts.wait("stopped", seconds=hosts.FAILING_SECONDS)
+    return _keep_complete(out) if hosts.is_first() else 0
 
 
 def _keep_complete(out: Path) -> int:

@@ -188,18 +188,6 @@ class Folder:
             raise explain_write_error(out / MANIFEST, error) from error
         return Begun(num, frozenset(later))
 
-    def shown(self) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
-        """Lines of the manifest and their pictures [n], some at a time."""
-        with (
-            open(self.out / MANIFEST, encoding="utf-8") as manifest,
-            open(self.out / PICTURES, "rb") as pictures,
-        ):
-            while True:
-                lines = [json.loads(line) for _, line in zip(range(_LINES), manifest, strict=False)]
-                if not lines:
-                    return
-                yield lines, np.frombuffer(pictures.read(len(lines) * PICTURE.itemsize), PICTURE)
-
     def finish(self) -> None:
         """Removes what only an unfinished folder holds."""
         self.close()
@@ -227,6 +215,19 @@ class Folder:
             ) from None
         except OSError:  # a file system without locks
             pass
+
+
+def listed(out: Path) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
+    """Lines of a folder's manifest and their pictures [n], some at a time."""
+    with (
+        open(out / MANIFEST, encoding="utf-8") as manifest,
+        open(out / PICTURES, "rb") as pictures,
+    ):
+        while True:
+            lines = [json.loads(line) for _, line in zip(range(_LINES), manifest, strict=False)]
+            if not lines:
+                return
+            yield lines, np.frombuffer(pictures.read(len(lines) * PICTURE.itemsize), PICTURE)
 
 
 def _size(path: Path) -> int:
