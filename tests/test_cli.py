@@ -115,7 +115,9 @@ def test_help_of_train_lists_every_field_with_its_default(call):
     assert done.code == 0
     for section in dataclasses.fields(Config):
         for field in dataclasses.fields(getattr(Config(), section.name)):
-            assert f"--{section.name}.{field.name}" in done.out
+            # A switch that is on is told by what turns it off.
+            off = "no_" * (field.default is True)
+            assert f"--{section.name}.{off}{field.name}" in done.out
     latent_dim = cli.load_preset("tiny").model.latent_dim
     text = " ".join(done.out.split())
     assert f"default: {latent_dim}" in text[text.index("--model.latent_dim") :][:200]

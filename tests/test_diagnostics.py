@@ -102,6 +102,7 @@ def terms_of(means, logvars):
     parts = {"z": z, "mean": means, "logvar": logvars}
     return {
         "kl": kl,
+        "kl_per_dim": 0.5 * (means**2 + np.exp(logvars) - 1 - logvars),
         "moments": (means, np.exp(logvars)),
         **{name: jnp.float32(value) for name, value in parts.items()},
     }

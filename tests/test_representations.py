@@ -362,7 +362,7 @@ def test_manifest_says_null_where_no_magnitude_was_asked_for():
             r"fmin=500\.0 and features\.fmax=3000\.0 must satisfy .* 2000\.0, half of data",
         ),
         ({"floor_db": 0.0}, r"floor_db=0\.0 must be negative"),
-        ({"kind": "waveform"}, r"kind=waveform has no frames, which model\.kind=conv1d works on"),
+        ({"kind": "waveform"}, r"model\.kind=conv1d cannot read features\.kind=waveform"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_with_the_numbers(fields, message):

@@ -206,7 +206,9 @@ def fit_windows(means, variances, held_out) -> Windows:
         neighbours = order[:, :num]
         ways = (means[neighbours] - means[:, None]).reshape(-1, means.shape[1])
         common = ways.T @ ways / len(ways)
-        factor = np.linalg.cholesky(common + 1e-6 * np.eye(len(common), dtype=np.float32))
+        # In more dimensions than there are ways, some have no spread of their own.
+        jitter = 1e-6 + 1e-4 * np.trace(common) / len(common)
+        factor = np.linalg.cholesky(common.astype(np.float64) + jitter * np.eye(len(common)))
         for local in LOCAL:
             for shared in SHARED:
                 windows = Windows(

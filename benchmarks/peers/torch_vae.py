@@ -237,8 +237,8 @@ def names(model: VAE) -> dict[str, tuple[nn.Parameter, str]]:
         found[f"{prefix}/bias"] = (layer.bias, "bins" if kind == "unflatten" else "")
 
     add("encoder/Dense_0", model.encoder_in, "dense")
-    add("encoder/mean", model.encoder_mean, "flatten")
-    add("encoder/logvar", model.encoder_logvar, "flatten")
+    add("encoder/Posterior_0/mean", model.encoder_mean, "flatten")
+    add("encoder/Posterior_0/logvar", model.encoder_logvar, "flatten")
     add("decoder/Dense_0", model.decoder_in, "unflatten")
     add("decoder/Dense_1", model.decoder_out, "dense")
     for half in ("encoder", "decoder"):

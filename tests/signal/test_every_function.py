@@ -137,7 +137,8 @@ ELSEWHERE = {
     "hz_to_mel", "mel_to_hz", "fft_frequencies", "mel_filterbank", "log_filterbank", "dct_basis",
     "cqt_frequencies", "window_lengths", "k_weighting_coefficients",
     "k_weighting_response", "carrier_phase",
-    "griffin_lim", "random_phase", "choose", "invert", "recover", "spectral_convergence_db",
+    "griffin_lim", "accelerate", "random_phase", "nearest_peak_advance", "loop",
+    "choose", "invert", "recover", "spectral_convergence_db",
     "pghi_phase", "derivative_phase", "peak_phase", "spsi_phase", "zero_phase",
     "pitch", "pitch_track",
 }  # fmt: skip

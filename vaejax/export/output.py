@@ -172,7 +172,7 @@ def _begin(
     if files.archive:
         pack.check_archive(out, overwrite=overwrite or folder.goes_on)
     if folder.goes_on:
-        latent_dim = width_of(run, plan)
+        latent_dim = _latent_dim(run, plan)
         begun = folder.resume(len(_npy_header(plan.num, latent_dim)), latent_dim)
         print(f"going on with {out}, which holds the first {begun.num:,} sounds", file=sys.stderr)
     else:
@@ -219,8 +219,7 @@ def _write(
     # What is in the way of a new folder has been looked for already.
     checked = files.names == "index" and begun is None
     begun = begun or unfinished.NOTHING
-    # Paths may be long: what takes so many rows of a batch at a time stays on one device.
-    mesh = sharding.local_mesh() if plan.form == sequences.CLIP else None
+    mesh = sharding.local_mesh()
     chunk = generate.chunk_size()
     at_a_time = chunk * (1 if mesh is None else mesh.size)
     mastering = Mastering(
@@ -298,7 +297,7 @@ def _write(
     lists = _Lists(
         out,
         num=plan.num,
-        latent_dim=width_of(run, plan),
+        latent_dim=_latent_dim(run, plan),
         title=title,
         sample_rate=mastering.sample_rate,
         seconds=sequences.num_samples(plan.form, config) / config.data.sample_rate,
@@ -554,14 +553,16 @@ def _batches(
     Sounds `start`, the first of a chunk, to `num`, filled up to whole chunks; None for as many
     draws as there are indices. With `listen`, also the pitch `hz` and its `clarity`, by a program
     of its own: the sounds are the same with and without. Each device of `mesh` makes whole chunks,
-    by the program that one device by itself would run. Of several processes, each yields every so
-    manieth batch, as often as the others: nothing where there are no sounds left.
+    by the program that one device by itself would run. Of several processes, each yields every n-th
+    batch, as often as the others: nothing where there are no sounds left.
     """
     hear = _make_listener(run.config.data.sample_rate, mesh) if listen else lambda made: made
     num = MAX_DRAWS if num is None else num
-    at_a_time = generate.chunk_size() * (1 if mesh is None else mesh.size)
+    chunk = generate.chunk_size()
+    size = sequences.rows_per_call(plan.form, run.config, chunk)
+    num_devices = 1 if mesh is None else mesh.size
+    at_a_time, in_a_call = chunk * num_devices, size * num_devices
     decoder = generate.make_decoder(run.config, subtype, plan.form)
-    size = at_a_time if mesh else sequences.rows_per_call(plan.form, run.config, at_a_time)
     draw = generate.make_drawer()
     instrument = run.instrument
     if mesh is not None:
@@ -586,11 +587,11 @@ def _batches(
 
     def calls(start: int, end: int):
         latents, facts = latents_at(start), facts_at(start)
-        if size == at_a_time:
+        if size == chunk:
             yield decoder(instrument, latents, facts)
             return
-        for at in range(0, min(at_a_time, end - start), size):
-            rows = slice(at, at + size)
+        for at in range(0, min(at_a_time, end - start), in_a_call):
+            rows = slice(at, at + in_a_call)
             yield decoder(instrument, latents[rows], facts[rows])
 
     def dispatch(start: int) -> list:
@@ -633,8 +634,8 @@ def _make_listener(sample_rate: int, mesh: Mesh | None):
     return listen
 
 
-def width_of(run: Run, plan: Plan) -> int:
-    """Numbers in a latent; paths of another length than a clip have another width."""
+def _latent_dim(run: Run, plan: Plan) -> int:
+    """Numbers in a latent of the plan: paths of another length have another width."""
     return run.config.latent_dim if plan.latents is None else plan.latents.shape[1]
 
 

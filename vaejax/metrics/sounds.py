@@ -198,7 +198,9 @@ def si_sdr_db(reference, estimate):
     scale = jnp.sum(estimate * reference) / jnp.where(power > 0, power, 1.0)
     target = jnp.sum((scale * reference) ** 2)
     rest = jnp.sum((estimate - scale * reference) ** 2)
-    ratio = jnp.where(rest > 0, target / jnp.where(rest > 0, rest, 1.0), 1e10)
+    # Without a rest the estimate is the reference, or it is silence.
+    alike = jnp.where((target > 0) | (power == 0), 1e10, 0.0)
+    ratio = jnp.where(rest > 0, target / jnp.where(rest > 0, rest, 1.0), alike)
     return 10 * jnp.log10(jnp.clip(ratio, 1e-10, 1e10))
 
 

@@ -42,8 +42,9 @@ class Rematerialized(NamedTuple):
 
 def flat_path(config: Config, condition_dim: int = 0) -> Linear:
     """The linear path that adds nothing, in the sizes of a config."""
-    shape = config.shape[1:] if config.model.kind == "frames" else config.shape
-    return linear.flat(shape, config.num_directions, condition_dim)
+    if config.model.kind == "frames":
+        return linear.flat(config.shape[1:], config.model.num_directions, condition_dim)
+    return linear.flat(config.shape, config.num_directions, condition_dim)
 
 
 def fit_path(x, conditions, config: Config) -> Linear:
