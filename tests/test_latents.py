@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
@@ -52,7 +53,7 @@ def test_label_plan_is_centred_on_the_labels_posteriors(run):
     assert np.abs(z[:, None] - own[None]).max(2).min(1).max() < 1e-5
     assert plan.stems(0) == "00000_bell"
     # Nearer to its own sounds than to those of the other labels.
-    density = [priors.log_density(plan.prior, z) for z in run.posteriors.means]
+    density = priors.make_log_density(plan.prior)(jnp.asarray(run.posteriors.means))
     density = np.asarray(density)
     assert np.median(density[labels == "bell"]) > np.median(density[labels != "bell"])
 

@@ -168,24 +168,25 @@ def test_fit_is_the_same_for_the_same_seed(two_clusters):
 # Windows
 
 
+VARIANCES = np.random.default_rng(6).uniform(0.01, 0.1, (60, 3))
+
+
 @pytest.fixture(scope="module")
 def windows():
-    rng = np.random.default_rng(5)
-    means = rng.normal(size=(60, 3)) * [3.0, 1.0, 0.3]
-    fitted = priors.fit_windows(means, rng.uniform(0.01, 0.1, means.shape), means[::6] + 0.1)
+    means = np.random.default_rng(5).normal(size=(60, 3)) * [3.0, 1.0, 0.3]
+    fitted = priors.fit_windows(means, VARIANCES, jnp.float32(means[::6] + 0.1))
     return fitted._replace(local=jnp.float32(0.5))
 
 
 def window_covariance(windows, n):
     """In NumPy, from the docstring of `Windows`."""
-    means, shared = np.asarray(windows.means, np.float64), np.asarray(windows.shared, np.float64)
+    means, factor = np.asarray(windows.means, np.float64), np.asarray(windows.factor, np.float64)
     ways = means[np.asarray(windows.neighbours)[n]] - means[n]
-    local = float(windows.local) * ways.T @ ways / len(ways)
-    return local + shared @ shared.T + np.diag(windows.variances[n])
+    return float(windows.local) * ways.T @ ways / len(ways) + factor @ factor.T
 
 
 def test_neighbours_are_the_nearest_others_in_units_of_the_posterior(windows):
-    scaled = np.asarray(windows.means) / np.sqrt(np.asarray(windows.variances).mean(0))
+    scaled = np.asarray(windows.means) / np.sqrt(VARIANCES.mean(0))
     for n in range(0, 60, 7):
         distance = np.linalg.norm(scaled - scaled[n], axis=1)
         nearest = np.argsort(distance)[1 : 1 + windows.neighbours.shape[1]]
@@ -194,7 +195,7 @@ def test_neighbours_are_the_nearest_others_in_units_of_the_posterior(windows):
 
 def test_log_density_of_windows_matches_scipy(windows):
     z = np.random.default_rng(1).normal(size=(20, 3)) * [3.0, 1.0, 0.3]
-    got = jax.jit(jax.vmap(partial(priors.log_density, windows)))(jnp.float32(z))
+    got = priors.make_log_density(windows)(jnp.float32(z))
     parts = [
         stats.multivariate_normal(windows.means[n], window_covariance(windows, n)).pdf(z)
         for n in range(60)
@@ -204,7 +205,7 @@ def test_log_density_of_windows_matches_scipy(windows):
     assert missing.min() > -2e-3
     assert missing.max() < 0.05
     some = windows._replace(chosen=jnp.arange(4, 24))
-    got = jax.jit(jax.vmap(partial(priors.log_density, some)))(jnp.float32(z))
+    got = priors.make_log_density(some)(jnp.float32(z))
     np.testing.assert_allclose(got, np.log(np.mean(parts[4:24], 0)), rtol=1e-3, atol=2e-3)
 
 
@@ -252,3 +253,9 @@ def test_few_sounds_get_no_windows():
     means = np.random.default_rng(0).normal(size=(8, 3))
     choice = priors.choose(means, 0.1 + 0 * means, means, 0.1 + 0 * means, max_components=1, seed=0)
     assert set(choice.log_likelihoods) == {"N(0, I)", "mixture"}
+
+
+def test_windows_are_fitted_in_more_dimensions_than_there_are_sounds():
+    means = np.random.default_rng(0).normal(size=(40, 100))
+    fitted = priors.fit_windows(means, np.full((40, 100), 1e-3), jnp.float32(means[:5] + 0.01))
+    assert np.isfinite(priors.make_log_density(fitted)(jnp.float32(means[:5]))).all()

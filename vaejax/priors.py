@@ -26,8 +26,7 @@ NUM_ITERS = 30
 NEIGHBOURS = (8, 16, 32)
 LOCAL = (0.25, 0.5, 1.0)
 SHARED = (0.0625, 0.125, 0.25, 0.5)
-# Windows that a density is summed over, the nearest ones; what is left out makes it a bound from
-# below, off by a few hundredths of a nat.
+# Windows that a density is summed over, the nearest ones.
 NUM_NEAREST = 32
 # Draws of the posterior of each held-out sound that a density is judged by.
 NUM_JUDGED = 4
@@ -47,19 +46,17 @@ class Mixture(NamedTuple):
 class Windows(NamedTuple):
     """Manifold Parzen windows over z. The covariance around sound n, whose neighbours are n_j, is
 
-    local mean_j (mean[n_j] - mean[n]) (mean[n_j] - mean[n])' + shared shared' + diag(var[n])
+    local mean_j (mean[n_j] - mean[n]) (mean[n_j] - mean[n])' + factor factor'
     """
 
     means: jax.Array
     """[num_clips, latent_dim], posterior means of the training sounds."""
-    variances: jax.Array
-    """[num_clips, latent_dim], their posterior variances."""
     neighbours: jax.Array
     """[num_clips, num_neighbours] int32, the sounds nearest to each."""
     local: jax.Array
     """[], weight of the way to the neighbours."""
-    shared: jax.Array
-    """[latent_dim, latent_dim], lower triangular factor of what all windows have in common."""
+    factor: jax.Array
+    """[latent_dim, latent_dim], lower triangular, of the covariance that all windows share."""
     chosen: jax.Array
     """[num_chosen] int32, the sounds around which is drawn: all, or those of one label."""
 
@@ -92,52 +89,73 @@ def draw(key, prior: Prior, *, temperature):
     else:
         component = jax.random.choice(component_key, prior.chosen)
         ways = _ways(prior, component)
-        along_key, shared_key, own_key = jax.random.split(eps_key, 3)
+        along_key, shared_key = jax.random.split(eps_key)
         deviation = dot(jax.random.normal(along_key, ways.shape[:1]), ways)
-        deviation += dot(prior.shared, jax.random.normal(shared_key, prior.means.shape[1:]))
-        own = jax.random.normal(own_key, prior.means.shape[1:])
-        deviation += jnp.sqrt(prior.variances[component]) * own
+        deviation += dot(prior.factor, jax.random.normal(shared_key, prior.means.shape[1:]))
     return prior.means[component] + temperature * deviation, component
 
 
 def _ways(windows: Windows, index):
-    """[num_neighbours, latent_dim], whose Gram matrix is the local part of a covariance."""
+    """[..., num_neighbours, latent_dim], whose Gram matrix is the local part of a covariance."""
     neighbours = windows.neighbours[index]
-    ways = windows.means[neighbours] - windows.means[index]
-    return ways * jnp.sqrt(windows.local / neighbours.shape[0])
+    ways = windows.means[neighbours] - windows.means[index][..., None, :]
+    return ways * jnp.sqrt(windows.local / neighbours.shape[-1])
 
 
-def log_density(prior: Prior, z):
-    """log p(z) of one latent [latent_dim], in nats."""
-    if isinstance(prior, Mixture):
-        log_weights, means, factors = prior
-    else:
-        # Of the windows that reach this far, the nearest.
-        num = prior.chosen.shape[0]
-        scale = jnp.mean(prior.variances, 0) + jnp.sum(prior.shared**2, 1)
-        distance = jnp.sum((prior.means[prior.chosen] - z) ** 2 / scale, 1)
-        nearest = prior.chosen[jax.lax.top_k(-distance, min(NUM_NEAREST, num))[1]]
-        log_weights = jnp.full(nearest.shape, -jnp.log(num))
-        means = prior.means[nearest]
-        factors = jax.vmap(partial(_factor, prior))(nearest)
+def log_density(mixture: Mixture, z):
+    """log p(z) of one latent [latent_dim] under a mixture, in nats."""
 
     def one(mean, cholesky):
         white = jax.scipy.linalg.solve_triangular(cholesky, z - mean, lower=True)
         log_det = jnp.sum(jnp.log(jnp.diagonal(cholesky)))
         return -0.5 * jnp.sum(white**2) - log_det - 0.5 * z.shape[0] * jnp.log(2 * jnp.pi)
 
-    return logsumexp(jax.vmap(one)(means, factors) + log_weights)
+    densities = jax.vmap(one)(mixture.means, mixture.cholesky)
+    return logsumexp(densities + mixture.log_weights)
 
 
-def _factor(windows: Windows, index):
-    """Lower triangular factor [latent_dim, latent_dim] of the covariance around a sound."""
-    dot = partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
-    ways = _ways(windows, index)
-    return jnp.linalg.cholesky(
-        dot(ways.T, ways)
-        + dot(windows.shared, windows.shared.T)
-        + jnp.diag(windows.variances[index] + 1e-6)
-    )
+def make_log_density(prior: Prior):
+    """log p(z) as a function of latents [num, latent_dim], in nats: [num].
+
+    Of windows it sums the `NUM_NEAREST` nearest ones: a bound from below, off by a few hundredths
+    of a nat. With white coordinates w = factor^-1 z and ways V in them, the covariance is I + V'V,
+    and by the matrix inversion lemma
+
+        w' (I + V'V)^-1 w = w'w - (V w)' (I + V V')^-1 (V w),    |I + V'V| = |I + V V'|
+
+    (Hager 1989), a matrix as large as there are neighbours.
+    """
+    if isinstance(prior, Mixture):
+        return jax.jit(jax.vmap(partial(log_density, prior)))
+    # Inverted on the host, once: many small factorisations in one program have been seen to hang
+    # on a CPU.
+    factor = np.asarray(prior.factor, np.float64)
+    chosen = np.asarray(prior.chosen)
+    whitener = np.linalg.inv(factor)
+    centres = np.asarray(prior.means, np.float64) @ whitener.T
+    num_neighbours = prior.neighbours.shape[1]
+    ways = centres[np.asarray(prior.neighbours)[chosen]] - centres[chosen][:, None]
+    ways *= np.sqrt(float(prior.local) / num_neighbours)
+    inner = np.eye(num_neighbours) + ways @ ways.transpose(0, 2, 1)
+    log_dets = np.log(np.diagonal(factor)).sum() + 0.5 * np.linalg.slogdet(inner)[1]
+    constant = log_dets + 0.5 * len(factor) * np.log(2 * np.pi) + np.log(len(chosen))
+    tables = [centres[chosen], ways, np.linalg.inv(inner), constant, whitener]
+    return partial(_window_densities, *(jnp.asarray(table, jnp.float32) for table in tables))
+
+
+@jax.jit
+def _window_densities(centres, ways, inverses, constants, whitener, latents):
+    dot = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+    def one(z):
+        difference = dot("ij,j->i", whitener, z) - centres  # [num_windows, latent_dim]
+        squares = jnp.sum(difference**2, 1)
+        nearest = jax.lax.top_k(-squares, min(NUM_NEAREST, len(centres)))[1]
+        along = dot("nki,ni->nk", ways[nearest], difference[nearest])
+        explained = dot("nk,nkl,nl->n", along, inverses[nearest], along)
+        return logsumexp(-0.5 * (squares[nearest] - explained) - constants[nearest])
+
+    return jax.lax.map(one, latents)
 
 
 def covariance(means, variances):
@@ -177,16 +195,17 @@ def choose(
     }
     if len(means) > min(NEIGHBOURS):
         candidates["windows"] = fit_windows(means, variances, judged)
-    scores = {name: float(_score(prior, judged)) for name, prior in candidates.items()}
+    scores = {name: _score(prior, judged) for name, prior in candidates.items()}
     best = max(scores, key=lambda name: scores[name])
     scores[best] = scores.pop(best)
     return Choice(candidates[best], scores)
 
 
-@jax.jit
-def _score(prior: Prior, points):
+def _score(prior: Prior, points) -> float:
     """Mean of log p(z) over points [num, latent_dim]."""
-    return jnp.mean(jax.lax.map(partial(log_density, prior), points, batch_size=16))
+    if isinstance(prior, Mixture):
+        return _logsumexp(_log_joint(prior, np.asarray(points))).mean()
+    return float(np.mean(make_log_density(prior)(points)))
 
 
 def fit_windows(means, variances, held_out) -> Windows:
@@ -204,22 +223,20 @@ def fit_windows(means, variances, held_out) -> Windows:
         if num > order.shape[1]:
             continue
         neighbours = order[:, :num]
-        ways = (means[neighbours] - means[:, None]).reshape(-1, means.shape[1])
+        ways = (means[neighbours] - means[:, None]).reshape(-1, means.shape[1]).astype(np.float64)
         common = ways.T @ ways / len(ways)
         # In more dimensions than there are ways, some have no spread of their own.
-        jitter = 1e-6 + 1e-4 * np.trace(common) / len(common)
-        factor = np.linalg.cholesky(common.astype(np.float64) + jitter * np.eye(len(common)))
+        own = np.diag(variances.mean(0) + 1e-6 + 1e-4 * np.trace(common) / len(common))
         for local in LOCAL:
             for shared in SHARED:
                 windows = Windows(
                     means=jnp.asarray(means),
-                    variances=jnp.asarray(variances),
                     neighbours=jnp.asarray(neighbours),
                     local=jnp.asarray(local, jnp.float32),
-                    shared=jnp.asarray(np.sqrt(shared) * factor, jnp.float32),
+                    factor=jnp.asarray(np.linalg.cholesky(shared * common + own), jnp.float32),
                     chosen=jnp.arange(len(means), dtype=jnp.int32),
                 )
-                score = float(_score(windows, held_out))
+                score = _score(windows, held_out)
                 if score > best_score:
                     best, best_score = windows, score
     assert best is not None, "fewer sounds than neighbours"

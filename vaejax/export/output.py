@@ -255,7 +255,7 @@ def _write(
     curation = None
     if rules is not None:
         assert plan.prior is not None, "only draws can be chosen from"
-        density = jax.jit(jax.vmap(partial(priors.log_density, plan.prior)))
+        density = priors.make_log_density(plan.prior)
         curation = Curation(
             rules,
             plan.num,
