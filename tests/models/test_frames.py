@@ -13,7 +13,6 @@ SIZES = {"kind": "frames", "latent_dim": 3, "num_directions": 5, "frame_widths":
 # Of the last one, nothing is variational.
 KINDS = [
     {"bottleneck": "linear", "ppca_clips": 32},
-    {"bottleneck": "relu", "ppca_clips": 0},
     {"bottleneck": "sigmoid", "ppca_clips": 0},
     {"bottleneck": "relu", "ppca_clips": 0, "variational": False},
 ]

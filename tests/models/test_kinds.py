@@ -20,7 +20,6 @@ PLANE = {"features": Features(n_fft=32, hop_length=8), "data": Data("synth", 800
 SAMPLES = {"features": Features(kind="waveform"), "data": Data("synth", 8000, 0.015)}
 CHANNELS = {**PLANE, "features": Features(kind="magnitude_cos_sin", n_fft=32, hop_length=8)}
 CONFIGS = {
-    "conv1d": Config(model=Model(kind="conv1d", **SIZES), **CHANNELS),
     "residual": Config(model=Model(kind="conv2d", **SIZES), **CHANNELS),
     "plain": Config(model=Model(kind="conv2d", layers="plain", **SIZES), **PLANE),
     "waveform": Config(model=Model(kind="waveform", **SIZES), **SAMPLES),
@@ -65,7 +64,6 @@ def plain(config):
 
 def test_any_shape_comes_back(config):
     shapes = {
-        "conv1d": [(87, 1025), (9, 4, 2)],
         "conv2d": [(87, 1025), (87, 1025, 3), (16, 33, 2), (23, 37), (17, 18, 1)],
         "waveform": [(44_100,), (44_101,), (1001,), (8,)],
     }
