@@ -389,6 +389,13 @@ def _check_resumable(config: Config, workdir: Path) -> None:
         return
     if not any((workdir / "checkpoints" / "best").glob("[0-9]*")):
         # Nothing was learnt under the settings that are there: they bind nobody.
+        try:
+            configs.load(path)
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(
+                f"{path} is not a config of this version of vaejax; choose another --workdir, or "
+                "remove it"
+            ) from None
         for name in ("config.json", "data.json", "fitted.npz"):
             (workdir / name).unlink(missing_ok=True)
         return
