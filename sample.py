@@ -59,7 +59,8 @@ class Options:
     seed: int = 0
     """Seed of the draws."""
     temperature: float | None = None
-    """Spread of the draws, 1 by default; below 1 nearer to what is typical, above 1 stranger."""
+    """Spread of the draws, 1 by default; below 1 nearer to what is typical (with a prior of
+    windows: to single training sounds), above 1 stranger."""
     prior: Literal["aggregate", "standard"] = "aggregate"
     """`aggregate`: where the training sounds lie in the latent; `standard`: the objective's own
     prior, N(0, I) unless it was learned."""

@@ -161,10 +161,9 @@ def train(
     checkpoints.close()
     if reached < config.train.num_steps and not has_waited(reached, best, config):
         raise cli.Interrupted(f"interrupted at step {reached}; saved; the same command goes on")
+    is_pca = ", where it is PCA" if config.model.ppca_clips else ""
     begun_at = (
-        f" (at step 0, where it is PCA: {first['loss']:.6g} and {first['mel_l1_db']:.2f})"
-        if first
-        else ""
+        f" (at step 0{is_pca}: {first['loss']:.6g} and {first['mel_l1_db']:.2f})" if first else ""
     )
     print(
         f"best at step {best_step}: held-out loss {best['loss']:.6g} nats, audio within "
@@ -390,6 +389,13 @@ def _check_resumable(config: Config, workdir: Path) -> None:
         return
     if not any((workdir / "checkpoints" / "best").glob("[0-9]*")):
         # Nothing was learnt under the settings that are there: they bind nobody.
+        try:
+            configs.load(path)
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(
+                f"{path} is not a config of this version of vaejax; choose another --workdir, or "
+                "remove it"
+            ) from None
         for name in ("config.json", "data.json", "fitted.npz"):
             (workdir / name).unlink(missing_ok=True)
         return

@@ -48,6 +48,10 @@ def test_negative_is_refused_where_a_field_cannot_be(config, name):
             {"train.grad_accumulation": 2, "objective.regularizer": "mmd"},
             r"train\.grad_accumulation=2 needs a loss that is a mean .*regularizer=mmd is not",
         ),
+        (
+            {"objective.likelihood": "von_mises"},
+            r"von_mises is for angles, and features\.kind=power has none; take gaussian, or one of",
+        ),
         ({"sound.peak_db": 1.0}, r"sound\.peak_db=1\.0 must be at most 0"),
         ({"features.n_fft": 255}, r"features\.n_fft=255 must be even"),
         (

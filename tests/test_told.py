@@ -1,6 +1,7 @@
 """Sounds of which the model is told their label, pitch or factors."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from vaejax import (
     told,
     training,
 )
+from vaejax.conditions import Vocabulary
 from vaejax.config import Condition
 from vaejax.data import pack
 from vaejax.data.sounds import describe
@@ -236,3 +238,9 @@ def test_the_door_tells_what_it_is_told(run):
     np.testing.assert_array_equal(player.decode(z[0], label="held", pitch=64), sounds[0])
     with pytest.raises(ValueError, match="cannot be told pitch"):
         Synthesizer(*run._replace(vocabulary=conditions.Vocabulary())).decode(z, pitch=60)
+
+
+def test_keys_of_a_range_move_the_chroma_too():
+    run = SimpleNamespace(vocabulary=Vocabulary(pitch=True, chroma=True))
+    told = Asked(pitches=Keys(60, 62)).with_keys(run, np.zeros((4, 2), np.float32), np.arange(4))
+    np.testing.assert_array_equal(told, [[60, 0], [61, 1], [62, 2], [60, 0]])

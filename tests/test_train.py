@@ -286,6 +286,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 # What is refused
 
 
+def test_a_config_of_another_program_stays(call, tiny, folder, tmp_path):
+    (tmp_path / "config.json").write_text('{"theirs": 1}')
+    done = call("train", *tiny, "--data", folder, "--workdir", tmp_path)
+    assert_one_line(done, 1, str(tmp_path / "config.json"), "choose another --workdir")
+    assert (tmp_path / "config.json").read_text() == '{"theirs": 1}'
+
+
 def test_another_config_is_refused_naming_the_field(call, tiny, trained, folder):
     argv = [*tiny, "--data", folder, "--workdir", trained, "--model.width", "48"]
     done = call("train", *argv)

@@ -3,7 +3,8 @@
     config.json     the resolved config
     data.json       sounds used and rejected, labels, split, fingerprint
     fitted.npz      statistics, linear path, embedding of the training set
-    prior.npz       the fitted prior, the posteriors it was fitted to, and the step of their weights
+    prior.npz       the fitted prior (mixture or windows), what it was chosen from, the posteriors
+                    it was fitted to, and the step of their weights
     checkpoints/    last/: the whole training state. best/: the averaged weights that did best on
                     the held-out sounds. Both orbax, written asynchronously and renamed when whole
     attributes.npz  how bright, noisy, ... the model's sounds are; made by sample.py at need

@@ -48,6 +48,8 @@ Kind = Literal[
     "waveform",
 ]
 MEL_KINDS = ("log_mel", "mel_if")
+# Those with a channel of angles.
+ANGLE_KINDS = ("magnitude_if", "mel_if", "magnitude_phase_db")
 # Of the kinds that have more than one value per bin.
 NUM_CHANNELS = {
     "magnitude_if": 2,
@@ -697,6 +699,11 @@ def _check_objective(config: Config) -> None:
         objective.regularizer != "tc" or objective.posterior == "gaussian",
         "objective.regularizer=tc needs the density of one dimension at a time, which "
         "objective.posterior=flow does not have; take gaussian",
+    )
+    require(
+        objective.likelihood != "von_mises" or config.features.kind in ANGLE_KINDS,
+        f"objective.likelihood=von_mises is for angles, and features.kind={config.features.kind} "
+        f"has none; take gaussian, or one of {', '.join(ANGLE_KINDS)}",
     )
     require(
         objective.sigma != "optimal" or objective.likelihood in ("gaussian", "laplace"),

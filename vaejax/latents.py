@@ -1,7 +1,7 @@
 """Which latents a folder of sounds is made from: draws from a density, or given ones.
 
 Drawing from the prior, from the region of one label and around one sound are the same thing with
-another mixture; morphs, reconstructions and latents from a file are lists of latents.
+another density; morphs, reconstructions and latents from a file are lists of latents.
 """
 
 import os
@@ -78,8 +78,8 @@ class Plan(NamedTuple):
 def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
     """New sounds from the prior: `aggregate` or `standard`."""
     about = {"label": None, "prior": prior if run.has_fitted_prior else "standard"}
-    mixture = prior_density(run, prior)
-    return draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    density = prior_density(run, prior)
+    return draws(density, about, num=num, seed=seed, temperature=temperature)
 
 
 def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float) -> Plan:
@@ -88,9 +88,9 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
     Raises:
       ValueError: no such label (lists the known ones), or an unfinished run.
     """
-    mixture = label_density(run, label)
+    density = label_density(run, label)
     about = {"label": label, "prior": "label"}
-    return draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    return draws(density, about, num=num, seed=seed, temperature=temperature)
 
 
 def prior_density(run: Run, prior: str) -> Prior:
@@ -159,9 +159,9 @@ def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperat
     """Variations of one sound: its posterior, widened by spread times the whole set's shape."""
     mean, variance = encoding.encode_file(run, path)
     shape = _spread(run)
-    mixture = widened(mean, variance, spread=spread, covariance=shape @ shape.T)
+    density = widened(mean, variance, spread=spread, covariance=shape @ shape.T)
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
-    return draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    return draws(density, about, num=num, seed=seed, temperature=temperature)
 
 
 def widened(mean, variance, *, spread: float, covariance) -> Mixture:

@@ -85,9 +85,11 @@ class Asked(NamedTuple):
     def with_keys(self, run: Run, facts: np.ndarray, indices: np.ndarray) -> np.ndarray:
         """Facts [n, num_facts] of sounds, each with its own key."""
         if self.pitches is not None:
-            facts = facts.copy()
-            at = conditions.fact_names(run.vocabulary).index("pitch")
-            facts[:, at] = self.pitches.low + indices % self.pitches.num
+            facts, names = facts.copy(), conditions.fact_names(run.vocabulary)
+            keys = self.pitches.low + indices % self.pitches.num
+            facts[:, names.index("pitch")] = keys
+            if "chroma" in names and "chroma" not in dict(self.factors):
+                facts[:, names.index("chroma")] = keys % conditions.NUM_CHROMA
         return facts
 
 
@@ -98,9 +100,9 @@ def draws(run: Run, asked: Asked, *, num: int, seed: int, temperature: float) ->
       ValueError: the model cannot be told that, no such label, or an unfinished run.
     """
     facts = facts_for(run, asked, jax.random.key(seed))
-    mixture = density(run, asked.label)
+    drawn_from = density(run, asked.label)
     about = {"label": asked.label, "prior": "told" if asked.label is None else "label"}
-    plan = latents.draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    plan = latents.draws(drawn_from, about, num=num, seed=seed, temperature=temperature)
     return _played(plan._replace(facts=facts), asked)
 
 
@@ -147,7 +149,7 @@ def around(
         lambda clips: encode(*parts, clips, own), waveform[None], generate.ENCODE_CHUNK
     )
     posteriors = aggregate_of(run).posteriors
-    mixture = latents.widened(
+    drawn_from = latents.widened(
         jnp.asarray(mean[0]),
         jnp.exp(logvar[0]),
         spread=spread,
@@ -159,7 +161,7 @@ def around(
         return asked.with_keys(run, np.tile(told, (len(indices), 1)), indices)
 
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
-    plan = latents.draws(mixture, about, num=num, seed=seed, temperature=temperature)
+    plan = latents.draws(drawn_from, about, num=num, seed=seed, temperature=temperature)
     return _played(plan._replace(facts=facts), asked)
 
 

@@ -177,7 +177,15 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
         points = {"training sounds": reference.points}
         points |= {name: sounds.points for name, sounds in made.items()}
 
-    if options.draws:
+    objective = config.objective
+    is_density = objective.likelihood != "multi_resolution_stft" and objective.sigma != "optimal"
+    if options.draws and not is_density:
+        print(
+            f"no likelihood: objective.likelihood={objective.likelihood} with "
+            f"sigma={objective.sigma} is no density",
+            flush=True,
+        )
+    if options.draws and is_density:
         by_system = {
             system.name: bound.bounds(system, judged, rows, num_draws=options.draws, config=config)
             for system in compared

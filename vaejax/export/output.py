@@ -151,11 +151,15 @@ def write_sounds(
             made.append(write(processes=1))
             return made[0].num
 
-        if not curated:
+        found = plan.num
+        if curated:
+            found = hosts.on_first(alone)
+        else:
             made.append(write(processes=hosts.count()))
-        elif hosts.on_first(alone) < plan.num and not made:
-            raise hosts.FailedElsewhere
+        # All of them come here: the first would wait for one that had left.
         hosts.on_first(finish)
+        if found < plan.num and not made:
+            raise hosts.FailedElsewhere
     finally:
         for folder in held:
             folder.close()

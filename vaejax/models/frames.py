@@ -9,7 +9,7 @@ The encoder narrows from a frame to z and the decoder mirrors it. What the model
 both beside the frame and beside z (MANNe's skip to the latent). The bottleneck's activation, if
 any, is the first thing that the decoder does, so that z itself is unbounded and has a Gaussian
 posterior. With a linear path (probabilistic PCA of frames; a linear bottleneck), both perceptrons
-are corrections to it that start at zero, as in `models.conv1d`.
+are corrections to it that start at zero, as in `models.vae`.
 """
 
 import math
