@@ -2,8 +2,9 @@
 
     python train.py --config configs/workshop.py
 
-TODO-LEAD: time and numbers of a quiet run on two cores, on the built-in set and against the
-original's at equal training time.
+Trained on 469 recorded notes on two busy cores, 51 held out: audio within 5.09 dB (mel L1) at step
+0, which is PCA of all three channels, and 4.45 after 50 steps, all eight latents in use. All 500
+steps, and the original beside it (`benchmarks.workshop`), are not timed yet.
 
 One second at 44.1 kHz, n_fft 2048, hop 512; magnitude, phase and dB of every bin, as the original's
 network saw them. The linear path stays that of the default: step 0 is probabilistic PCA of those
