@@ -15,7 +15,7 @@ from vaejax.data.families import FAMILIES, LOG_UNIFORM
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate.figures import of_mean
 
-# Sounds at which the effects of the dimensions are measured, and averaged over.
+# Sounds at which the effects of the dimensions are measured.
 EFFECT_SOUNDS = 8
 EFFECTS = ("size", "level", "centroid", "attack", "pitch", "pitch_share", "hertz", "time")
 # Fewer held-out sounds than this say little of a factor.
@@ -74,7 +74,7 @@ def effects(run: Run, means, scale) -> list[dict[str, float]]:
         aggregate posterior.
 
     Returns:
-      The figures of `diagnostics.effects` averaged over some of the sounds, and kept apart by
+      The figures of `diagnostics.effects`, the median of some of the sounds, and kept apart by
       dimension, the largest first.
     """
     config, (params, fitted, *_) = run.config, run.instrument
@@ -99,10 +99,11 @@ def effects(run: Run, means, scale) -> list[dict[str, float]]:
 
     chosen = np.linspace(0, len(means) - 1, min(EFFECT_SOUNDS, len(means))).round().astype(int)
     found = measure(params, fitted, means[chosen], scale.astype(np.float32))
-    average = {name: np.asarray(found[name], np.float64).mean(0) for name in EFFECTS}
-    order = np.argsort(-average["size"], kind="stable")
+    # The median: next to silence a step is many times the sound, and one such sound is a mean.
+    typical = {name: np.median(np.asarray(found[name], np.float64), 0) for name in EFFECTS}
+    order = np.argsort(-typical["size"], kind="stable")
     return [
-        {"dimension": int(i), **{name: round(float(average[name][i]), 4) for name in EFFECTS}}
+        {"dimension": int(i), **{name: round(float(typical[name][i]), 4) for name in EFFECTS}}
         for i in order
     ]
 
