@@ -416,7 +416,6 @@ def changed(tmp_path_factory):
         [sys.executable, ROOT / "tests" / "changed_copy.py", *map(str, copies.values())],
         capture_output=True,
         text=True,
-        env={**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"},
     )
     assert done.returncode == 0, done.stderr
     return dict(zip(copies, map(json.loads, done.stdout.splitlines()), strict=True))

@@ -28,7 +28,7 @@ def eight(tmp_path_factory, trained):
         text=True,
         env={
             **os.environ,
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8",
             "PYTHONPATH": str(script.parents[1]),
         },
     )

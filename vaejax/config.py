@@ -359,9 +359,9 @@ class Sound:
     """From the model's output to a sound."""
 
     inversion: Inversion = "auto"
-    """Start of the phase recovery; `auto` picks it from n_fft and hop_length, or takes the phase
-    that the model says where the kind of features carries one. By any other name the phase is
-    recovered from the magnitude alone."""
+    """Start of the phase recovery; `auto` is `peaks`, or the phase that the model says where the
+    kind of features carries one. By any other name the phase is recovered from the magnitude
+    alone."""
     iterations: int | None = 2
     """Griffin-Lim iterations after the start, or after the phase that the model says; None takes
     what is usual for `inversion`, 0 after the model's phase. On a model's magnitudes more than two

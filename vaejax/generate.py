@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import features, metrics, models, picture, priors, sequences
+from vaejax import features, metrics, models, partwise, picture, priors, sequences
 from vaejax.config import Config
 from vaejax.metrics import Embedding
 from vaejax.priors import Prior
@@ -68,6 +68,11 @@ def decode(params, fitted: Fitted, z, condition, *, config: Config):
       spectral_convergence_db: [], how well the phase recovery met the decoder's magnitudes.
     """
     x = models.decode(params, z, condition, fitted.linear, config=config)
+    return waveform_of(x, fitted, config=config)
+
+
+def waveform_of(x, fitted: Fitted, *, config: Config):
+    """What `decode` returns, from the decoder's answer x [*config.shape]."""
     waveform, convergence = features.waveform_of(
         x, fitted.statistics, config, num_samples=config.data.num_samples
     )
@@ -148,13 +153,13 @@ def thumbnail(waveform, *, config: Config, width: int = THUMBNAIL_WIDTH):
     """
     n_fft, hop_length = config.features.n_fft, config.features.hop_length
     spectrum = jnp.abs(stft(waveform, n_fft=n_fft, hop_length=hop_length)) * (4.0 / n_fft)
-    level = 20 * jnp.log10(jnp.maximum(spectrum, 10 ** (THUMBNAIL_FLOOR_DB / 20)))
     rows = picture.frequency_weights(
         config.features.num_bins, THUMBNAIL_HEIGHT, sample_rate=config.data.sample_rate
     )
-    columns = picture.time_weights(level.shape[0], width)
-    small = (jnp.asarray(columns) @ level @ jnp.asarray(rows)).T[::-1]
-    level = jnp.round(jnp.clip(1 - small / THUMBNAIL_FLOOR_DB, 0, 1) * (THUMBNAIL_LEVELS - 1))
+    columns = picture.time_weights(spectrum.shape[0], width)
+    small = (jnp.asarray(columns) @ spectrum @ jnp.asarray(rows)).T[::-1]
+    level = 20 * jnp.log10(jnp.maximum(small, 10 ** (THUMBNAIL_FLOOR_DB / 20)))
+    level = jnp.round(jnp.clip(1 - level / THUMBNAIL_FLOOR_DB, 0, 1) * (THUMBNAIL_LEVELS - 1))
     return (level * (256 // THUMBNAIL_LEVELS)).astype(jnp.uint8)
 
 
@@ -190,11 +195,16 @@ def sound_of(
     waveform, convergence, said = render(params, fitted, z, condition, form=form, config=config)
     return {
         **said,
-        "samples": quantize(waveform, subtype),
         "z": z,
         "spectral_convergence_db": convergence,
-        **describe(waveform, instrument.embedding, config=config),
+        **written(waveform, instrument.embedding, config=config, subtype=subtype),
     }
+
+
+def written(waveform, embedding: Embedding, *, config: Config, subtype: str):
+    """The samples of the file [num_samples], and what `describe` says."""
+    samples = quantize(waveform, subtype)
+    return {"samples": samples, **describe(waveform, embedding, config=config)}
 
 
 def chunk_size() -> int:
@@ -249,14 +259,30 @@ def make_decoder(config: Config, subtype: str, form: Form = CLIP):
     `sequences.rows_per_call`."""
 
     @jax.jit
-    def sounds(instrument, latents, facts):
+    def clips(instrument, latents, facts):
+        fitted = instrument.fitted
+
+        def answer(z, known):
+            told = condition_of(known, fitted, config)
+            return models.decode(instrument.params, z, told, fitted.linear, config=config)
+
+        def sound(x):
+            waveform, convergence = waveform_of(x, fitted, config=config)
+            about = written(waveform, instrument.embedding, config=config, subtype=subtype)
+            return {"spectral_convergence_db": convergence, **about}
+
+        # The decoder reads its weights once for all; the rest takes 0.8 of the time in parts.
+        return {"z": latents, **partwise.vmap(sound)(jax.vmap(answer)(latents, facts))}
+
+    @jax.jit
+    def others(instrument, latents, facts):
         def one(z, known):
             told = condition_of(known, instrument.fitted, config)
             return sound_of(instrument, z, told, config=config, subtype=subtype, form=form)
 
         return jax.vmap(one)(latents, facts)
 
-    return sounds
+    return clips if form == CLIP else others
 
 
 def make_generator(config: Config, subtype: str):

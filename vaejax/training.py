@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax import conditions, diagnostics, features, models, objectives, sharding
+from vaejax import conditions, diagnostics, features, models, objectives, partwise, sharding
 from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
@@ -240,7 +240,8 @@ def train_step(
     )
 
     def gradient(clips, lengths, facts, positions):
-        batch, told, keys = vmap(example)(clips, lengths, facts, positions)
+        columns = clips, lengths, facts, positions
+        batch, told, keys = (partwise.vmap if vmap is jax.vmap else vmap)(example)(*columns)
         return jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, told, fitted, keys)
 
     gradient = in_parts(gradient, config.train.grad_accumulation)

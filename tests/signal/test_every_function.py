@@ -35,6 +35,7 @@ from vaejax.signal import (
     stft,
     time_stretch,
 )
+from vaejax.signal.cosine import cosine
 
 RNG = np.random.default_rng(0)
 RATE = 8000
@@ -87,6 +88,7 @@ OF_LEVELS = {
     "db_to_power": scales.db_to_power,
     "compress": partial(scales.compress, exponent=0.3),
     "expand": partial(scales.expand, exponent=0.3),
+    "cosine": cosine,
     "mu_law_decode": lambda x: scales.mu_law_decode((2 * x).astype(jnp.int32)),
     "mfcc": partial(cepstrum.mfcc, n_mfcc=5),
     "inverse_mfcc": partial(cepstrum.inverse_mfcc, n_mels=40),

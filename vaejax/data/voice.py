@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from scipy.fft import next_fast_len
 
+from vaejax.signal.cosine import cosine
+
 Factors = dict[str, Array]
 
 NUM_PARTIALS = 128  # the same for all instruments, so that one compiled program plays them all
@@ -103,7 +105,7 @@ def _gate(factors, n, *, sample_rate, num_samples):
 
 def _raised_cosine(position):
     """Exactly 0 up to position 0, 1 from position 1 on."""
-    return _cosine(0.25 - 0.25 * jnp.clip(position, 0.0, 1.0)) ** 2
+    return cosine(0.25 - 0.25 * jnp.clip(position, 0.0, 1.0)) ** 2
 
 
 def _partials(voice: Voice, factors: Factors, n, *, sample_rate):
@@ -120,7 +122,7 @@ def _partials(voice: Voice, factors: Factors, n, *, sample_rate):
     seconds = voice.sweep_seconds
     times = n.astype(jnp.float32) / sample_rate
     grown = jnp.clip(times / 0.4, 0.0, 1.0)  # players let a note settle before its vibrato
-    wobble = depth * grown * _cosine(VIBRATO_HZ * times) / (2.0 * jnp.pi * VIBRATO_HZ)
+    wobble = depth * grown * cosine(VIBRATO_HZ * times) / (2.0 * jnp.pi * VIBRATO_HZ)
     excursion = voice.frequency * (sweep * seconds * (1.0 - jnp.exp(-times / seconds)) + wobble)
 
     hz = voice.frequency * voice.ratio
@@ -132,8 +134,8 @@ def _partials(voice: Voice, factors: Factors, n, *, sample_rate):
     def add(total, one):
         increment, ratio, phase, gain = one
         counted = (increment * n).astype(jnp.int32).astype(jnp.float32) * 2.0**-32
-        cosine = _cosine(counted + (ratio * excursion + phase))
-        return total + _ramps(gain, n.shape[1]) * cosine, None
+        partial = cosine(counted + (ratio * excursion + phase))
+        return total + _ramps(gain, n.shape[1]) * partial, None
 
     one_by_one = (increment, voice.ratio, voice.phase, gain.T)
     return lax.scan(add, jnp.zeros(n.shape), one_by_one, unroll=4)[0]
@@ -143,17 +145,6 @@ def _taper(frequency):
     """Gain of a partial by its frequency in cycles per sample: 1, then 0 before Nyquist."""
     position = (frequency - TAPER_START) / (TAPER_END - TAPER_START)
     return jnp.cos(0.5 * jnp.pi * jnp.clip(position, 0.0, 1.0)) ** 2
-
-
-def _cosine(cycles):
-    """cos(2 pi cycles) to 4e-7: many times faster than jnp.cos where no vector version exists.
-
-    Folded to a quarter of a cycle, where the odd Taylor series of sin(2 pi v) is short.
-    """
-    v = 0.25 - jnp.abs(cycles - jnp.round(cycles))
-    w = (2.0 * jnp.pi * v) ** 2
-    series = 1.0 + w * (-1 / 6 + w * (1 / 120 + w * (-1 / 5040 + w * (1 / 362880 - w / 39916800))))
-    return 2.0 * jnp.pi * v * series
 
 
 def _noise(key, band, num_samples, *, sample_rate):

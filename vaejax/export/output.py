@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -55,6 +55,8 @@ MAX_DRAWS = 2**32
 # processes write a third as many files per second, because samples have to be sent to them
 # (benchmarks.writers).
 MAX_THREADS = 8
+# Of calls of the compiled program that a CPU works on at once.
+MAX_PROGRAMS = 4
 # Sounds that wait for a writer, so that the next batch is not kept waiting by the disk.
 MAX_PENDING = 256
 
@@ -592,32 +594,44 @@ def _batches(
     def calls(start: int, end: int):
         latents, facts = latents_at(start), facts_at(start)
         if size == chunk:
-            yield decoder(instrument, latents, facts)
+            yield latents, facts
             return
         for at in range(0, min(at_a_time, end - start), in_a_call):
             rows = slice(at, at + in_a_call)
-            yield decoder(instrument, latents[rows], facts[rows])
+            yield latents[rows], facts[rows]
 
-    def dispatch(start: int) -> list:
-        end = min(start + batch_size, num)
-        made = [hear(one) for at in range(start, end, at_a_time) for one in calls(at, end)]
+    def make(latents, facts):
+        made = hear(decoder(instrument, latents, facts))
         # On its way to the host as soon as it is made, not when it is asked for.
         for array in jax.tree.leaves(made):
             array.copy_to_host_async()
         return made
 
+    def dispatch(start: int) -> list[Future]:
+        end = min(start + batch_size, num)
+        arguments = [one for at in range(start, end, at_a_time) for one in calls(at, end)]
+        return [pool.submit(make, *one) for one in arguments]
+
+    # Much of a sound, Fourier transforms first, keeps one core busy, and what is called from one
+    # thread runs one after the other. The results are the same.
+    on_cpu = jax.default_backend() == "cpu" and mesh is None
+    pool = ThreadPoolExecutor(min(MAX_PROGRAMS, os.cpu_count() or 1) if on_cpu else 1)
     together = batch_size * processes
     own = hosts.index() * batch_size if processes > 1 else 0
-    ahead = dispatch(start + own)
-    for begin in range(start, num, together):
-        current = ahead
-        if begin + together < num:
-            ahead = dispatch(begin + together + own)
-        empty: dict[str, np.ndarray] = {}
-        yield (
-            begin + own,
-            jax.tree.map(lambda *parts: np.concatenate(parts), *current) if current else empty,
-        )
+    try:
+        ahead = dispatch(start + own)
+        for begin in range(start, num, together):
+            current = ahead
+            if begin + together < num:
+                ahead = dispatch(begin + together + own)
+            made = [one.result() for one in current]
+            empty: dict[str, np.ndarray] = {}
+            yield (
+                begin + own,
+                jax.tree.map(lambda *parts: np.concatenate(parts), *made) if made else empty,
+            )
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _make_listener(sample_rate: int, mesh: Mesh | None):

@@ -28,7 +28,7 @@ import numpy as np
 from vaejax import config as configs
 from vaejax.features import magnitude, phase
 from vaejax.features.magnitude import compressed_magnitude
-from vaejax.features.representation import Representation, recovered
+from vaejax.features.representation import Representation, recovered, recovery_start
 from vaejax.signal import phase as recovery
 
 __all__ = [
@@ -114,7 +114,7 @@ def inversion(config: configs.Config) -> tuple[str | None, int]:
     if create(config).has_phase and not _recovers(config):
         return None, sound.iterations or 0
     method, usual = recovery.choose(
-        config.features.n_fft, config.features.hop_length, method=sound.inversion
+        config.features.n_fft, config.features.hop_length, method=recovery_start(config)
     )
     return method, usual if sound.iterations is None else sound.iterations
 

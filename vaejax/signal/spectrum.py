@@ -7,6 +7,8 @@ the position of each bin on the frequency axis.
 import jax
 import jax.numpy as jnp
 
+from vaejax.signal.cosine import cosine
+
 # Squares below this are treated as exact zeros. It is far under the square of any 24-bit sample's
 # spectrum and keeps 1 / squared finite in float32.
 TINY = 1e-30
@@ -42,14 +44,16 @@ def from_polar(magnitude, phase) -> jax.Array:
     magnitude, phase = jnp.asarray(magnitude), jnp.asarray(phase)
     dtype = jnp.promote_types(jnp.promote_types(magnitude.dtype, phase.dtype), jnp.float32)
     magnitude, phase = magnitude.astype(dtype), phase.astype(dtype)
-    return jax.lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
+    cycles = phase * (0.5 / jnp.pi)
+    return jax.lax.complex(magnitude * cosine(cycles), magnitude * cosine(cycles - 0.25))
 
 
 def with_magnitude(spectrum, magnitude) -> jax.Array:
     """Returns `magnitude` with the phase of `spectrum`; 0 where the spectrum is below 1e-10."""
     squared = power(spectrum)
     alive = squared > TINY_DIRECTION
-    gain = jnp.where(alive, magnitude * jax.lax.rsqrt(jnp.where(alive, squared, 1)), 0)
+    # Not rsqrt, which takes three times as long as both on a CPU.
+    gain = jnp.where(alive, magnitude / jnp.sqrt(jnp.where(alive, squared, 1)), 0)
     return jax.lax.complex(spectrum.real * gain, spectrum.imag * gain)
 
 
