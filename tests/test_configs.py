@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ def test_preset_builds_at_full_size(name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_shrunk_preset_takes_a_step(name, make_sounds):
+def test_shrunk_preset_takes_a_step_and_can_be_measured(name, make_sounds):
     config = shrunk(cli.load_preset(name))
     configs.check(config)
     sounds = make_sounds(config, 12)
@@ -85,6 +86,10 @@ def test_shrunk_preset_takes_a_step(name, make_sounds):
     assert int(state.step) == steps_in == config.train.steps_per_dispatch
     assert int(state.first_bad_step) == -1
     assert np.isfinite(metrics["loss"])
+    measure = partial(training.eval_step, config=config)
+    rows = np.arange(3)
+    terms = jax.eval_shape(measure, state.ema, fitted, *sounds.read(rows), rows)
+    assert terms["recon"].shape == (3,)
 
 
 def test_workshop_has_the_originals_settings():

@@ -140,7 +140,8 @@ def describe(waveform, embedding: Embedding, *, config: Config):
         "nearest": row,
         "novelty": novelty,
         "point": point,
-        "thumbnail": thumbnail(waveform, config=config),
+        # Of the same samples, so that where n_fft is that of the embedding one STFT serves both.
+        "thumbnail": thumbnail(at_full_scale, config=config),
         "outline": outline(waveform),
     }
 

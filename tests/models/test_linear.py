@@ -167,6 +167,12 @@ def test_coordinates_and_the_spectrogram_at_them_are_inverse_within_the_directio
     )
 
 
+def test_no_directions_at_all_are_a_flat_path_too():
+    none = linear.flat((4, 5), 0)
+    assert linear.coordinates(none, jnp.ones((4, 5)), NOTHING).shape == (0,)
+    np.testing.assert_array_equal(linear.at(none, jnp.zeros(0)), np.zeros((4, 5)))
+
+
 def test_unit_is_the_spread_along_the_last_direction_of_z():
     fitted = linear.fit(low_rank(60, 4, 5), untold(range(60)), latent_dim=3, num_directions=7)
     expected = np.sqrt(fitted.eigenvalues[2])

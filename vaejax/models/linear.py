@@ -67,7 +67,7 @@ def at(linear: Linear, coordinates):
     """The x [num_frames, ...] at some coordinates [num_directions]."""
     # Flat, because of the gradient: over two axes at once XLA on a CPU would first transpose the
     # directions, 90 MB at every step of the default preset, a fifth of its time.
-    rows = linear.directions.reshape(len(linear.directions), -1)
+    rows = linear.directions.reshape(len(linear.directions), linear.loc.size)
     along = jnp.dot(coordinates, rows, precision=jax.lax.Precision.HIGHEST)
     return linear.loc + along.reshape(linear.loc.shape)
 
