@@ -43,7 +43,7 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
     import jax.numpy as jnp
     import optax
 
-    from vaejax import features, models, objectives, training
+    from vaejax import features, models, objectives, partwise, training
     from vaejax.models import linear as path
 
     size = config.train.batch_size
@@ -57,13 +57,13 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
 
     @jax.jit
     def waveforms(keys, pcm, lengths):
-        return jax.vmap(lambda k, p, n: training.augmented_clip(k, p, n, config)[0])(
+        return partwise.vmap(lambda k, p, n: training.augmented_clip(k, p, n, config)[0])(
             keys, pcm, lengths
         )
 
     @jax.jit
     def spectrograms(clips):
-        return jax.vmap(lambda clip: features.x_of(clip, fitted.statistics, config))(clips)
+        return partwise.vmap(lambda clip: features.x_of(clip, fitted.statistics, config))(clips)
 
     clips = waveforms(keys, pcm, lengths)
     x = spectrograms(clips)

@@ -57,9 +57,11 @@ def latent_table(run: Run, sounds: Sounds, rows, *, is_own: bool) -> dict[str, A
     }
     if is_own and run.posteriors is not None and sounds.corpus.factors:
         known = known_factors(sounds)
+        # Told the same of the training sounds as of the judged ones: z then says less.
+        posteriors = run.told.posteriors if run.told is not None else run.posteriors
         figures["factors"] = factor_recovery(
-            run.posteriors.means,
-            {name: values[run.posteriors.rows] for name, values in known.items()},
+            posteriors.means,
+            {name: values[posteriors.rows] for name, values in known.items()},
             means,
             {name: values[rows] for name, values in known.items()},
         )

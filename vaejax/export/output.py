@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -610,7 +610,10 @@ def _batches(
     def dispatch(start: int) -> list[Future]:
         end = min(start + batch_size, num)
         arguments = [one for at in range(start, end, at_a_time) for one in calls(at, end)]
-        return [pool.submit(make, *one) for one in arguments]
+        made = [pool.submit(make, *one) for one in arguments[:1]]
+        # The program is compiled by the first call, not by every thread.
+        wait(made)
+        return made + [pool.submit(make, *one) for one in arguments[1:]]
 
     # Much of a sound, Fourier transforms first, keeps one core busy, and what is called from one
     # thread runs one after the other. The results are the same.
