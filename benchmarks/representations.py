@@ -139,7 +139,7 @@ def measure(dataset, rows, config: Config) -> dict[str, Any]:
         del ways["iterations_2"]
     elif has_phase:
         # Its own phase thrown away.
-        ways["recovered"] = Sound(inversion="pghi", iterations=2)
+        ways["recovered"] = Sound(inversion="peaks", iterations=2)
     for name, way_back in ways.items():
         found = evaluation.over_rows(
             lambda clips, lengths, facts, rows, way=way_back: judged(path, clips, lengths, way),

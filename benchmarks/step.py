@@ -69,6 +69,14 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
     x = spectrograms(clips)
     z = jax.random.normal(jax.random.key(1), (size, config.latent_dim))
     coordinates = jax.random.normal(jax.random.key(2), (size, config.model.num_directions))
+    nothing = told[0]
+
+    def perceptrons(m, a):
+        latents = a[: config.latent_dim]
+        return (
+            m.dense_encoder(jnp.concatenate([a, nothing])),
+            m.dense_decoder(jnp.concatenate([latents, nothing])),
+        )
 
     def both(method):
         """Outputs and gradients of the weights of a part of the model."""
@@ -110,14 +118,14 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
         "loss and gradient": (loss, (state.params, fitted, x)),
         "of that, linear path": (linear_path, (linear, x, coordinates, x)),
         "of that, convolutional encoder": (
-            both(lambda m, a: m.encoder(a)),
+            both(lambda m, a: m.encoder(a, nothing)),
             (variables, flat, z),
         ),
-        "of that, convolutional decoder": (both(lambda m, a: m.decoder(a)), (variables, z, flat)),
-        "of that, perceptrons": (
-            both(lambda m, a: (m.dense_encoder(a), m.dense_decoder(a[: config.latent_dim]))),
-            (variables, coordinates, coordinates),
+        "of that, convolutional decoder": (
+            both(lambda m, a: m.decoder(jnp.concatenate([a, nothing]))),
+            (variables, z, flat),
         ),
+        "of that, perceptrons": (both(perceptrons), (variables, coordinates, coordinates)),
         "clip, AdamW and averaged weights": (update, (state, state.params)),
     }
 

@@ -26,7 +26,7 @@ if "VAEJAX_TESTS_SCRATCH" not in os.environ:
 SCRATCH = Path(os.environ["VAEJAX_TESTS_SCRATCH"])
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Programs of tests run a few times each: most of the time went into making them fast.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=1"
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 os.environ["VAEJAX_CACHE"] = str(SCRATCH / "sounds")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(SCRATCH / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")

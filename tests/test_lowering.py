@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaejax import generate, metrics, priors, training
+from vaejax import generate, metrics, partwise, priors, training
 from vaejax.models import flat_path
 from vaejax.signal.pitch import pitch
 
@@ -40,7 +40,11 @@ def shapes(config):
         ("waveform", "waveform", "float32"),
     ],
 )
-def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, model, kind, compute_dtype):
+def test_train_step_lowers_for_cpu_cuda_and_tpu(
+    make_config, monkeypatch, model, kind, compute_dtype
+):
+    # Which is traced here as on an accelerator.
+    monkeypatch.setattr(partwise, "ROWS", {})
     config = make_config(
         model={"kind": model, "compute_dtype": compute_dtype}, features={"kind": kind}
     )
@@ -62,7 +66,8 @@ def test_train_step_lowers_for_cpu_cuda_and_tpu(make_config, model, kind, comput
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24"])
-def test_decoder_lowers_for_cpu_cuda_and_tpu(config, subtype):
+def test_decoder_lowers_for_cpu_cuda_and_tpu(config, monkeypatch, subtype):
+    monkeypatch.setattr(partwise, "ROWS", {})
     *_, instrument = shapes(config)
     exported = jax.export.export(generate.make_decoder(config, subtype), platforms=PLATFORMS)(
         instrument,

@@ -147,7 +147,8 @@ def describe(waveform, embedding: Embedding, *, config: Config):
 
 
 def thumbnail(waveform, *, config: Config, width: int = THUMBNAIL_WIDTH):
-    """A small grey spectrogram of a clip [num_samples], low frequencies in the last row.
+    """A small grey spectrogram of a clip [num_samples], low frequencies in the last row; dB of
+    magnitudes that are averaged first, a logarithm for each pixel and not for each bin.
 
     Returns:
       [THUMBNAIL_HEIGHT, width] uint8.
@@ -255,8 +256,8 @@ def make_drawer():
 
 @lru_cache
 def make_decoder(config: Config, subtype: str, form: Form = CLIP):
-    """Compiles `sound_of` for `chunk_size()` latents [chunk, latent_dim] and facts [chunk,
-    num_facts] (see `conditions`; NaN where not told) at a time; of other forms than a clip,
+    """Compiles what `sound_of` does, for `chunk_size()` latents [chunk, latent_dim] and facts
+    [chunk, num_facts] (see `conditions`; NaN where not told) at a time; of other forms than a clip,
     `sequences.rows_per_call`."""
 
     @jax.jit

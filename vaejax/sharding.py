@@ -98,9 +98,6 @@ def make_vmap(mesh: Mesh | None) -> Callable:
       examples (None).
     """
 
-    if mesh is None:
-        return jax.vmap
-
     def vmap(function: Callable, in_axes: int | tuple[int | None, ...] = 0) -> Callable:
         return by_device(jax.vmap(function, in_axes), mesh, in_axes)
 

@@ -1,4 +1,4 @@
-"""The training step: clips in, updated state and metrics out. The one vmap, the one jit.
+"""The training step: clips in, updated state and metrics out. The vmap and the jit.
 
     state, metrics = train_step(state, fitted, clips, lengths, positions)
 
@@ -200,6 +200,7 @@ def train_step(
     config: Config,
     num_clips: int,
     vmap: Callable = jax.vmap,
+    prepare: Callable = partwise.vmap,
 ):
     """One update.
 
@@ -210,6 +211,7 @@ def train_step(
       positions: [batch] uint32, `batches.positions_at(state.step)`.
       num_clips: training clips that the batch is drawn from.
       vmap: of the examples; see `sharding.make_vmap`.
+      prepare: the same for what turns clips into examples, which takes more room than they do.
 
     Returns:
       The next state, and metrics, all float32: loss, recon and kl in nats per example, and the term
@@ -240,8 +242,7 @@ def train_step(
     )
 
     def gradient(clips, lengths, facts, positions):
-        columns = clips, lengths, facts, positions
-        batch, told, keys = (partwise.vmap if vmap is jax.vmap else vmap)(example)(*columns)
+        batch, told, keys = prepare(example)(clips, lengths, facts, positions)
         return jax.value_and_grad(loss_of, has_aux=True)(state.params, batch, told, fitted, keys)
 
     gradient = in_parts(gradient, config.train.grad_accumulation)
@@ -335,7 +336,8 @@ def make_steps(
     num_clips, batch_size = len(rows), config.train.batch_size
     order_key = keys_of(config)[1]
     vmap = sharding.make_vmap(mesh)
-    compiled = partial(train_step, config=config, num_clips=num_clips, vmap=vmap)
+    prepare = partwise.vmap if mesh is None else vmap
+    compiled = partial(train_step, config=config, num_clips=num_clips, vmap=vmap, prepare=prepare)
     everywhere = sharding.replicated(mesh)
     fitted = fitted if mesh is None else sharding.put(fitted, everywhere)
     jit = partial(

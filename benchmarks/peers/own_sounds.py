@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,14 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
         # What is counted is the rate after the first batch.
         return {**made, "seconds": options["num"] / made["rate"]}
 
+    def one():
+        return jax.block_until_ready(decoder(instrument, latents, facts)["samples"])
+
     def device():
-        made = [decoder(instrument, latents, facts)["samples"] for _ in range(DEVICE_CALLS)]
-        jax.block_until_ready(made)
+        # From two threads, as `sample.py` does.
+        with ThreadPoolExecutor(2) as threads:
+            made = [threads.submit(one) for _ in range(DEVICE_CALLS)]
+            _ = [future.result() for future in made]
 
     about = {
         "sample_rate": config.data.sample_rate,
@@ -94,8 +100,8 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
         "hop_length": config.features.hop_length,
         "num_samples": config.data.num_samples,
         "device_sounds": DEVICE_CALLS * size,
-        "inversion": config.sound.inversion,
-        "iterations": config.sound.iterations,
+        "inversion": features.inversion(config)[0],
+        "iterations": features.inversion(config)[1],
     }
     return about, {"vaejax, to files": files, "vaejax, on the device": device}
 

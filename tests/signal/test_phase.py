@@ -495,3 +495,14 @@ def test_pghi_refuses_what_cannot_work(arguments, match):
 def test_convergence_of_clips_of_different_length_is_refused():
     with pytest.raises(ValueError, match="has 8 frames and the magnitude 5"):
         phase.spectral_convergence_db(jnp.zeros(1000), jnp.ones((5, 257)), **SIZES)
+
+
+def test_bins_of_a_partial_stay_together_for_minutes():
+    # A partial between two bins, the same in every frame.
+    frame = np.zeros(33, np.float32)
+    frame[9:14] = [0.1, 0.6, 1.0, 0.8, 0.2]
+    found = phase_start.peak_phase(np.tile(frame, (40_000, 1)), n_fft=64, hop_length=16)
+    found = np.asarray(found, np.float64)
+    apart = (found[:, 10:13] - found[:, 11:12]) / (2 * np.pi)
+    drift = apart[-1] - apart[-4001]
+    np.testing.assert_allclose(drift - np.round(drift), 0, atol=2e-3)

@@ -10,8 +10,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterable, Iterator
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -332,18 +333,20 @@ def _write(
                         max_pending=MAX_PENDING,
                     ) as writer,
                     ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as threads,
+                    contextlib.closing(
+                        _batches(
+                            run,
+                            plan,
+                            start=0 if curation else begun.num // at_a_time * at_a_time,
+                            num=None if curation else plan.num,
+                            subtype=subtype,
+                            batch_size=batch_size,
+                            listen=listens,
+                            mesh=mesh,
+                            processes=processes,
+                        )
+                    ) as batches,
                 ):
-                    batches = _batches(
-                        run,
-                        plan,
-                        start=0 if curation else begun.num // at_a_time * at_a_time,
-                        num=None if curation else plan.num,
-                        subtype=subtype,
-                        batch_size=batch_size,
-                        listen=listens,
-                        mesh=mesh,
-                        processes=processes,
-                    )
                     chosen = curation.accepted(batches) if curation else _all(batches, plan.num)
                     for draws, batch in chosen:
                         # Where nothing is rejected, draw i is sound i.
@@ -553,7 +556,7 @@ def _batches(
     listen: bool,
     mesh: Mesh | None,
     processes: int,
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+) -> Generator[tuple[int, dict[str, np.ndarray]]]:
     """(first index, outputs on the host), one batch ahead of the caller on the device.
 
     Sounds `start`, the first of a chunk, to `num`, filled up to whole chunks; None for as many
@@ -607,19 +610,26 @@ def _batches(
             array.copy_to_host_async()
         return made
 
-    def dispatch(start: int) -> list[Future]:
+    def make_and_wait(latents, facts):
+        return jax.block_until_ready(make(latents, facts))
+
+    # Much of a sound, Fourier transforms first, keeps one core of a CPU busy, and what one thread
+    # asks of it runs one after the other. So several threads ask, and each waits for its answer.
+    on_cpu = jax.default_backend() == "cpu" and mesh is None
+    pool = ThreadPoolExecutor(min(MAX_PROGRAMS, os.cpu_count() or 1)) if on_cpu else None
+
+    def dispatch(start: int) -> list:
         end = min(start + batch_size, num)
         arguments = [one for at in range(start, end, at_a_time) for one in calls(at, end)]
-        made = [pool.submit(make, *one) for one in arguments[:1]]
-        # The program is compiled by the first call, not by every thread.
-        wait(made)
-        return made + [pool.submit(make, *one) for one in arguments[1:]]
+        if pool is None:
+            return [make(*one) for one in arguments]
+        made = [pool.submit(make_and_wait, *one) for one in arguments[:1]]
+        if start == first:
+            # Compiled once, not by every thread.
+            futures.wait(made)
+        return made + [pool.submit(make_and_wait, *one) for one in arguments[1:]]
 
-    # Much of a sound, Fourier transforms first, keeps one core busy, and what is called from one
-    # thread runs one after the other. The results are the same.
-    on_cpu = jax.default_backend() == "cpu" and mesh is None
-    pool = ThreadPoolExecutor(min(MAX_PROGRAMS, os.cpu_count() or 1) if on_cpu else 1)
-    together = batch_size * processes
+    together, first = batch_size * processes, start
     own = hosts.index() * batch_size if processes > 1 else 0
     try:
         ahead = dispatch(start + own)
@@ -627,14 +637,15 @@ def _batches(
             current = ahead
             if begin + together < num:
                 ahead = dispatch(begin + together + own)
-            made = [one.result() for one in current]
+            made = [one.result() if isinstance(one, futures.Future) else one for one in current]
             empty: dict[str, np.ndarray] = {}
             yield (
                 begin + own,
                 jax.tree.map(lambda *parts: np.concatenate(parts), *made) if made else empty,
             )
     finally:
-        pool.shutdown(cancel_futures=True)
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
 
 
 def _make_listener(sample_rate: int, mesh: Mesh | None):

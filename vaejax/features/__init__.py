@@ -29,7 +29,6 @@ from vaejax import config as configs
 from vaejax.features import magnitude, phase
 from vaejax.features.magnitude import compressed_magnitude
 from vaejax.features.representation import Representation, recovered, recovery_start
-from vaejax.signal import phase as recovery
 
 __all__ = [
     "REPRESENTATIONS",
@@ -113,10 +112,7 @@ def inversion(config: configs.Config) -> tuple[str | None, int]:
         return None, 0
     if create(config).has_phase and not _recovers(config):
         return None, sound.iterations or 0
-    method, usual = recovery.choose(
-        config.features.n_fft, config.features.hop_length, method=recovery_start(config)
-    )
-    return method, usual if sound.iterations is None else sound.iterations
+    return recovery_start(config)
 
 
 def _recovers(config: configs.Config) -> bool:

@@ -43,24 +43,26 @@ def centred(transformed):
     return transformed.at[:, 1::2].multiply(-1)
 
 
-def recovery_start(config: Config) -> str:
-    """The start of the phase recovery. `auto` is `peaks`: after two iterations on a model's
-    magnitudes no other start is nearer by more than a hundredth, and it costs a fifth of `pghi`."""
-    method = config.sound.inversion
-    return "peaks" if method == "auto" else method
+def recovery_start(config: Config) -> tuple[str, int]:
+    """The start of the phase recovery, and the iterations after it. `auto` is `peaks`: after two
+    iterations on a model's magnitudes no other start is measurably nearer (docs/recipe.md)."""
+    method, iterations = config.sound.inversion, config.sound.iterations
+    if method == "auto":
+        return "peaks", 2 if iterations is None else iterations
+    if iterations is None:
+        sizes = config.features.n_fft, config.features.hop_length
+        return phase.choose(*sizes, method=method)
+    return method, iterations
 
 
 def recovered(magnitude, num_samples: int, config: Config):
     """A waveform [num_samples] of an STFT magnitude in units of a full-scale sine, its phase
     recovered as `config.sound` says; and the spectral convergence, [] dB."""
     sizes = _sizes(config)
+    method, iterations = recovery_start(config)
     magnitude = magnitude * (config.features.n_fft / 4.0)
     waveform = phase.invert(
-        magnitude,
-        method=recovery_start(config),
-        num_iters=config.sound.iterations,
-        length=num_samples,
-        **sizes,
+        magnitude, method=method, num_iters=iterations, length=num_samples, **sizes
     )
     return waveform, phase.spectral_convergence_db(waveform, magnitude, **sizes)
 

@@ -99,8 +99,8 @@ def derivative_phase(
       n_fft, hop_length: as in `stft`.
       window: a name with an entry in `GAMMA`.
     Returns:
-      `[num_frames, n_fft // 2 + 1]` radians, not wrapped; frame 0 is a sum of cosines centred on
-      the frame.
+      `[num_frames, n_fft // 2 + 1]` radians, but for whole turns; frame 0 is a sum of cosines
+      centred on the frame.
     """
     magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
     gamma = _gamma(window, n_fft)
@@ -357,7 +357,9 @@ def _sum_over_frames(advance, *, n_fft: int, hop_length: int):
 
     # A scan over frames is 4x cheaper than a parallel prefix sum on CPU: it stays in the cache.
     def step(total, change):
+        # Whole turns are dropped, or float32 would lose the others after some minutes.
         total = total + change
+        total = total - jnp.round(jax.lax.stop_gradient(total))
         return total, total
 
     _, summed = jax.lax.scan(step, jnp.zeros_like(advance[0]), trapezoid)
