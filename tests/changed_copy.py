@@ -52,9 +52,9 @@ def measure(root: str) -> dict[str, float | list[float]]:
     x, magnitude = there_and_back(waveforms)
     conditions = jnp.zeros((2, 0))
     # A linear path with something in it; `linear.fit` would compile more than all the rest.
-    directions = np.linalg.qr(rng.standard_normal((x[0].size, 6)))[0].T.reshape(6, *x[0].shape)
+    basis = np.linalg.qr(rng.standard_normal((x[0].size, 6)))[0].reshape(*x[0].shape, 6)
     path = linear.flat(x[0].shape, 6)._replace(
-        directions=jnp.asarray(directions, jnp.float32), eigenvalues=jnp.arange(8.0, 2.0, -1.0)
+        basis=jnp.asarray(basis, jnp.float32), eigenvalues=jnp.arange(8.0, 2.0, -1.0)
     )
     model = create_model(config)
     shapes = jax.eval_shape(lambda: training.create_state(config).params)

@@ -146,7 +146,7 @@ def test_errors_and_shares_are_those_of_the_mean_sound_and_of_pca():
     _, singular, right = np.linalg.svd(centred, full_matrices=False)
     path = linear.flat((4, 3), 5)._replace(
         loc=jnp.float32(x.mean(0).reshape(4, 3)),
-        directions=jnp.float32(right[:5].reshape(5, 4, 3)),
+        basis=jnp.float32(right[:5].T.reshape(4, 3, 5)),
     )
     one = partial(diagnostics.errors, condition=jnp.zeros(0), linear=path, latent_dim=3)
     clips = jnp.float32(x.reshape(30, 4, 3))

@@ -244,6 +244,9 @@ def load_fitted(workdir: Path) -> tuple[Fitted, Embedding]:
             if name == "linear.offsets" and name not in arrays:
                 # Written before models could be told anything.
                 return jnp.zeros((len(arrays["linear.eigenvalues"]), 0))
+            if name == "linear.basis" and name not in arrays:
+                # Written when directions came first.
+                return jnp.moveaxis(jnp.asarray(arrays["linear.directions"]), 0, -1)
             return jnp.asarray(arrays[name])
 
         parts = {

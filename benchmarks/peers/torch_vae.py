@@ -164,7 +164,7 @@ class VAE(nn.Module):
         self.dense_decoder = Perceptron(*dense, latent, directions)
         self.log_sigma_offset = nn.Parameter(torch.zeros(()))
 
-        loc, rows = arrays["linear/loc"], arrays["linear/directions"]
+        loc, rows = arrays["linear/loc"], np.moveaxis(arrays["linear/basis"], -1, 0)
         if layout == "first":
             loc, rows = loc.T, rows.transpose(0, 2, 1)
         values = torch.from_numpy(arrays["linear/eigenvalues"])

@@ -5,11 +5,12 @@ import fcntl
 import json
 import threading
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
-from vaejax import checkpoint, latents
+from vaejax import checkpoint, generate, latents
 from vaejax.cli import Interrupted
 from vaejax.curation import Rules
 from vaejax.export import output, wav
@@ -190,6 +191,61 @@ def test_interruption_within_a_batch_leaves_no_sound_without_its_line(write, tmp
     monkeypatch.undo()
     write(tmp_path / "whole", 80)
     np.testing.assert_array_equal(stored, np.load(tmp_path / "whole/latents.npy")[:32])
+
+
+# Several calls of the program at once
+
+
+def test_as_many_calls_at_once_as_there_are_cores_change_no_byte(write, tmp_path, monkeypatch):
+    real, at_work, most = generate.make_decoder, set(), []
+
+    def make_decoder(*args):
+        decoder = real(*args)
+
+        def watched(*columns):
+            at_work.add(threading.get_ident())
+            most.append(len(at_work))
+            made = jax.block_until_ready(decoder(*columns))
+            at_work.remove(threading.get_ident())
+            return made
+
+        return watched
+
+    monkeypatch.setattr(generate, "make_decoder", make_decoder)
+    for calls in (1, 3):
+        monkeypatch.setattr(output, "MAX_PROGRAMS", calls)
+        monkeypatch.setattr(output.os, "cpu_count", lambda calls=calls: calls)
+        most.clear()
+        write(tmp_path / str(calls), 128, batch_size=64)
+        # The first one is alone: it compiles.
+        assert most[0] == 1
+        assert (max(most) > 1) == (calls > 1)
+    assert_same(tmp_path / "1", tmp_path / "3")
+
+
+def test_a_call_that_fails_ends_the_command_and_the_folder_can_be_gone_on_with(
+    write, tmp_path, monkeypatch
+):
+    real, calls = generate.make_decoder, []
+
+    def make_decoder(*args):
+        def failing(*columns):
+            calls.append(columns)
+            if len(calls) == 6:
+                raise MemoryError("out of memory")
+            return real(*args)(*columns)
+
+        return failing
+
+    monkeypatch.setattr(generate, "make_decoder", make_decoder)
+    with pytest.raises(MemoryError, match="out of memory"):
+        write(tmp_path / "out", 480, batch_size=64)
+    # What was waiting is not worked through first.
+    assert len(calls) < 20
+    monkeypatch.undo()
+    write(tmp_path / "out", 480, batch_size=64)
+    write(tmp_path / "whole", 480, batch_size=64)
+    assert_same(tmp_path / "out", tmp_path / "whole")
 
 
 # Going on

@@ -118,7 +118,7 @@ class Model2x2:
 
 
 PATH = linear.flat((2, 2), 4)._replace(
-    directions=jnp.eye(4).reshape(4, 2, 2), eigenvalues=jnp.array([4.0, 2.0, 1.0, 0.5])
+    basis=jnp.eye(4).reshape(2, 2, 4), eigenvalues=jnp.array([4.0, 2.0, 1.0, 0.5])
 )
 
 

@@ -33,15 +33,20 @@ class Linear(NamedTuple):
     loc: jax.Array
     """[num_frames, ...], mean of what the model sees; of the `frames` model, here and in
     directions, of one frame of it, [...]."""
-    directions: jax.Array
-    """[num_directions, num_frames, ...], orthonormal u_i, the latent_dim first ones being the
-    columns of U; zeros where the clips have no further direction."""
+    basis: jax.Array
+    """[num_frames, ..., num_directions], orthonormal u_i along the last axis, the latent_dim first
+    ones being the columns of U; zeros where the clips have no further direction."""
     eigenvalues: jax.Array
     """[num_directions], l_i, falling; the latent_dim first ones are never below sigma^2."""
     noise: jax.Array
     """[], sigma^2 per value."""
     offsets: jax.Array
     """[num_directions, condition_dim], M: where a condition moves the coordinates."""
+
+    @property
+    def directions(self) -> jax.Array:
+        """[num_directions, num_frames, ...], the u_i one by one."""
+        return jnp.moveaxis(self.basis, -1, 0)
 
     @property
     def condition_dim(self) -> int:
@@ -52,9 +57,8 @@ class Linear(NamedTuple):
 def coordinates(linear: Linear, x, condition):
     """Coordinates [num_directions] of x [num_frames, ...], from where its condition
     [condition_dim] puts it."""
-    found = jnp.tensordot(
-        linear.directions, x - linear.loc, x.ndim, precision=jax.lax.Precision.HIGHEST
-    )
+    away = (x - linear.loc).reshape(-1)
+    found = jnp.dot(away, _columns(linear), precision=jax.lax.Precision.HIGHEST)
     return found - offset(linear, condition)
 
 
@@ -65,11 +69,15 @@ def offset(linear: Linear, condition):
 
 def at(linear: Linear, coordinates):
     """The x [num_frames, ...] at some coordinates [num_directions]."""
-    # Flat, because of the gradient: over two axes at once XLA on a CPU would first transpose the
-    # directions, 90 MB at every step of the default preset, a fifth of its time.
-    rows = linear.directions.reshape(len(linear.directions), linear.loc.size)
-    along = jnp.dot(coordinates, rows, precision=jax.lax.Precision.HIGHEST)
+    along = jnp.dot(coordinates, _columns(linear).T, precision=jax.lax.Precision.HIGHEST)
     return linear.loc + along.reshape(linear.loc.shape)
+
+
+def _columns(linear: Linear):
+    """U, [num_values, num_directions]."""
+    # In this order, and flat, the three products of a step (coordinates, sum, gradient of the sum)
+    # read 90 MB as they lie: in any other, XLA on a CPU takes twice as long for them.
+    return linear.basis.reshape(linear.loc.size, linear.basis.shape[-1])
 
 
 def posterior(linear: Linear, coordinates, *, latent_dim: int):
@@ -96,7 +104,7 @@ def flat(shape: tuple[int, ...], num_directions: int, condition_dim: int = 0) ->
     """A linear path that adds nothing: prior as posterior, zero as mean, unit noise."""
     return Linear(
         loc=jnp.zeros(shape),
-        directions=jnp.zeros((num_directions, *shape)),
+        basis=jnp.zeros((*shape, num_directions)),
         eigenvalues=jnp.ones(num_directions),
         noise=jnp.ones(()),
         offsets=jnp.zeros((num_directions, condition_dim)),
@@ -140,15 +148,15 @@ def fit(x, conditions, *, latent_dim: int, num_directions: int) -> Linear:
     found = min(num_directions, num_clips - 1)
     top, is_real = _real(values, found)
     roots = jnp.sqrt(num_clips * top)
-    directions = jnp.einsum(
-        "nz,n...->z...",
-        vectors[:, :found] * jnp.where(is_real, 1.0 / jnp.where(is_real, roots, 1.0), 0.0),
+    basis = jnp.einsum(
+        "n...,nz->...z",
         x,
+        vectors[:, :found] * jnp.where(is_real, 1.0 / jnp.where(is_real, roots, 1.0), 0.0),
         precision=jax.lax.Precision.HIGHEST,
     )
     return _path(
         loc,
-        directions,
+        basis,
         top,
         # Coordinates of the clips along the directions, as the Gram matrix has them already.
         lambda: vectors[:, :found] * roots,
@@ -189,15 +197,15 @@ def fit_frames(x, conditions, *, latent_dim: int, num_directions: int) -> Linear
     values, vectors = jnp.maximum(values[::-1], 0.0), vectors[:, ::-1]
     found = min(num_directions, num_values, len(x) * num_frames - 1)
     top, is_real = _real(values, found)
-    directions = jnp.where(is_real, vectors[:, :found], 0.0).T
+    basis = jnp.where(is_real, vectors[:, :found], 0.0)
 
     def coordinates():
         rows = x.reshape(-1, num_values) - loc.reshape(1, -1)
-        return jnp.dot(rows, directions.T, precision=jax.lax.Precision.HIGHEST)
+        return jnp.dot(rows, basis, precision=jax.lax.Precision.HIGHEST)
 
     return _path(
         loc,
-        directions.reshape(found, *shape),
+        basis.reshape(*shape, found),
         top,
         coordinates,
         jnp.repeat(conditions, num_frames, axis=0),
@@ -218,7 +226,7 @@ def _real(values, found: int):
 
 def _path(
     loc,
-    directions,
+    basis,
     eigenvalues,
     coordinates,
     conditions,
@@ -228,7 +236,7 @@ def _path(
     num_directions: int,
     num_values: int,
 ) -> Linear:
-    """The path along some directions [found, ...] with eigenvalues [found] of a total variance.
+    """The path along some directions [..., found] with eigenvalues [found] of a total variance.
 
     Args:
       coordinates: returns those of the points, [num_points, found]; called if they are told of.
@@ -242,20 +250,20 @@ def _path(
     least = 1e-6 * total / num_values + 1e-12
     explained = jnp.zeros(())
     eigenvalues = jnp.pad(eigenvalues, (0, missing))
-    directions = jnp.pad(directions, [(0, missing)] + [(0, 0)] * (directions.ndim - 1))
+    basis = jnp.pad(basis, [(0, 0)] * (basis.ndim - 1) + [(0, missing)])
     offsets = jnp.zeros((num_directions, conditions.shape[1]))
     if conditions.shape[1]:
         top = jnp.sum(eigenvalues)
         points = jnp.pad(coordinates(), ((0, 0), (0, missing)))
         rotation, eigenvalues, offsets = _explain(points, conditions)
-        directions = jnp.tensordot(rotation.T, directions, 1, precision=jax.lax.Precision.HIGHEST)
+        basis = jnp.tensordot(basis, rotation, 1, precision=jax.lax.Precision.HIGHEST)
         explained = top - jnp.sum(eigenvalues)
     left_out = total - explained - jnp.sum(eigenvalues[:kept])
     noise = jnp.maximum(left_out / (num_values - latent_dim), least)
     is_latent = jnp.arange(num_directions) < latent_dim
     return Linear(
         loc=loc,
-        directions=directions,
+        basis=basis,
         eigenvalues=jnp.where(is_latent, jnp.maximum(eigenvalues, noise), eigenvalues),
         noise=noise,
         offsets=offsets,
