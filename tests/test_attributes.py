@@ -15,7 +15,7 @@ from vaejax import attributes, generate, latents, priors
 def few_sounds():
     """Eight latents need fewer sounds than many do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attributes, "NUM_SOUNDS", 128)
+        patch.setattr(attributes, "NUM_SOUNDS", 256)
         yield
 
 
@@ -121,16 +121,16 @@ def test_what_was_measured_is_kept_and_the_same_without(run, workdir, capsys):
     assert capsys.readouterr().out == ""
     # Into a run folder that cannot be written to.
     anew = attributes.measure_run(run, workdir / "missing")
-    assert "measuring 256 sounds" in capsys.readouterr().out
+    assert "measuring 512 sounds" in capsys.readouterr().out
     for name in attributes.Measured._fields:
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
         np.testing.assert_array_equal(getattr(first, name), getattr(anew, name))
     # Of other weights or damaged, it is not used.
     attributes.measure_run(run._replace(fingerprint="another"), workdir)
-    assert "measuring 256 sounds" in capsys.readouterr().out
+    assert "measuring 512 sounds" in capsys.readouterr().out
     (workdir / "attributes.npz").write_bytes(b"no archive")
     np.testing.assert_array_equal(attributes.measure_run(run, workdir).values, first.values)
-    assert "measuring 256 sounds" in capsys.readouterr().out
+    assert "measuring 512 sounds" in capsys.readouterr().out
 
 
 # What is refused

@@ -117,9 +117,15 @@ def assert_same_up_to_rounding(left, right):
             assert np.linalg.norm(a - b) <= 2e-4 * np.linalg.norm(b)
     for split in ("train", "held_out"):
         for a, b in zip(rows_of(left, split), rows_of(right, split), strict=True):
-            figures = a.keys() - {"split", "clips_per_second"}
             assert a.keys() == b.keys()
-            assert {k: a[k] for k in figures} == pytest.approx({k: b[k] for k in figures}, rel=1e-5)
+            # Phases are found from peaks, and rounding decides between bins of equal level.
+            heard = a.keys() & {"mel_l1_db", "lsd_db"}
+            for figures, tolerance in (
+                (a.keys() - heard - {"split", "clips_per_second"}, 1e-5),
+                (heard, 2e-4),
+            ):
+                expected = pytest.approx({k: b[k] for k in figures}, rel=tolerance)
+                assert {k: a[k] for k in figures} == expected
     assert configs.load(left / "config.json") == configs.load(right / "config.json")
 
 

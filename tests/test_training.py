@@ -228,7 +228,7 @@ def test_streamed_training_equals_resident_training_bit_for_bit(make_config, mak
 def test_streamed_steps_see_the_clips_of_resident_ones(
     make_config, make_sounds, fitted, monkeypatch, steps_in
 ):
-    def look(state, fitted, clips, lengths, facts, positions, *, config, num_clips, vmap):
+    def look(state, fitted, clips, lengths, facts, positions, **_):
         seen = {"clips": jnp.sum(clips, 1), "lengths": lengths, "positions": positions}
         return state._replace(step=state.step + 1), jax.tree.map(jnp.float32, seen)
 

@@ -160,10 +160,11 @@ def test_further_directions_are_the_next_principal_ones_and_leave_the_solution_a
 
 
 def test_coordinates_and_the_spectrogram_at_them_are_inverse_within_the_directions():
-    fitted = linear.fit(low_rank(60, 4, 5), untold(range(60)), latent_dim=3, num_directions=7)
+    rows = low_rank(60, 4, 5, noise=3.0)  # else float32 knows the last directions badly
+    fitted = linear.fit(rows, untold(rows), latent_dim=3, num_directions=7)
     along = np.arange(7, dtype=np.float32)
     np.testing.assert_allclose(
-        linear.coordinates(fitted, linear.at(fitted, along), NOTHING), along, atol=1e-3
+        linear.coordinates(fitted, linear.at(fitted, along), NOTHING), along, atol=1e-4
     )
 
 
