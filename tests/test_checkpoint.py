@@ -125,7 +125,7 @@ def test_prior_comes_back_for_its_own_step_only(tmp_path):
     loaded, told = checkpoint.load_prior(tmp_path, 4)
     equal(loaded, untold)
     assert told is None
-    windows = priors.fit_windows(
+    windows, _ = priors.fit_windows(
         *rng.uniform(1, 2, (2, 40, 3)), jnp.float32(rng.normal(size=(4, 3)))
     )
     scores = {"mixture": -5.0, "windows": -4.0}

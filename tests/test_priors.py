@@ -1,5 +1,6 @@
 """Priors against scipy's densities and sampling moments."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vaejax import priors
+from vaejax import evaluation, priors, training
 from vaejax.priors import Mixture
 
 WEIGHTS = np.array([0.25, 0.75])
@@ -174,7 +175,7 @@ VARIANCES = np.random.default_rng(6).uniform(0.01, 0.1, (60, 3))
 @pytest.fixture(scope="module")
 def windows():
     means = np.random.default_rng(5).normal(size=(60, 3)) * [3.0, 1.0, 0.3]
-    fitted = priors.fit_windows(means, VARIANCES, jnp.float32(means[::6] + 0.1))
+    fitted, _ = priors.fit_windows(means, VARIANCES, jnp.float32(means[::6] + 0.1))
     return fitted._replace(local=jnp.float32(0.5))
 
 
@@ -249,6 +250,27 @@ def test_held_out_latents_choose_windows_on_a_ring_and_a_mixture_of_a_gaussian()
     assert list(flat.log_likelihoods)[-1] == "mixture"
 
 
+@pytest.mark.parametrize("shape", ["ring", "cloud"])
+def test_a_choice_refitted_to_more_sounds_keeps_its_kind_and_sizes(shape):
+    rng = np.random.default_rng(0)
+    points = ring(rng, 300) if shape == "ring" else rng.normal(3.0, 1.0, (300, 8))
+    spread = np.full(points.shape, 1e-3)
+    kept = np.arange(300) % 5 > 0
+    choice = priors.choose(
+        points[kept], spread[kept], points[~kept], spread[~kept], max_components=2, seed=0
+    )
+    same, more = choice.refit(points[kept], spread[kept]), choice.refit(points, spread)
+    jax.tree.map(np.testing.assert_array_equal, same, choice.prior)
+    assert type(more) is type(choice.prior)
+    if isinstance(more, priors.Windows):
+        assert more.means.shape == points.shape
+        assert more.neighbours.shape == (300, choice.prior.neighbours.shape[1])
+        assert more.local == choice.prior.local
+    else:
+        assert more.means.shape == choice.prior.means.shape
+        np.testing.assert_allclose(np.exp(more.log_weights) @ more.means, points.mean(0), atol=0.05)
+
+
 def test_few_sounds_get_no_windows():
     means = np.random.default_rng(0).normal(size=(8, 3))
     choice = priors.choose(means, 0.1 + 0 * means, means, 0.1 + 0 * means, max_components=1, seed=0)
@@ -257,5 +279,20 @@ def test_few_sounds_get_no_windows():
 
 def test_windows_are_fitted_in_more_dimensions_than_there_are_sounds():
     means = np.random.default_rng(0).normal(size=(40, 100))
-    fitted = priors.fit_windows(means, np.full((40, 100), 1e-3), jnp.float32(means[:5] + 0.01))
+    fitted, _ = priors.fit_windows(means, np.full((40, 100), 1e-3), jnp.float32(means[:5] + 0.01))
     assert np.isfinite(priors.make_log_density(fitted)(jnp.float32(means[:5]))).all()
+
+
+@pytest.mark.parametrize("by", ["hash", "label"])
+def test_sounds_of_other_groups_do_not_choose_the_prior(make_config, make_sounds, fitted, by):
+    config = make_config(data={"holdout_by": by})
+    sounds = make_sounds(config, 60)
+    softened = np.where(sounds.held_out[:, None], -(sounds.corpus.clips // 3), sounds.corpus.clips)
+    changed = sounds._replace(corpus=dataclasses.replace(sounds.corpus, clips=softened))
+    params = training.create_state(config).ema
+    first, second = (
+        evaluation.fit_prior(params, fitted, each, config)[0] for each in (sounds, changed)
+    )
+    assert (first.log_likelihoods == second.log_likelihoods) == (by == "label")
+    np.testing.assert_array_equal(first.posteriors.rows, sounds.train_rows)
+    assert len(first.posteriors.means) == len(sounds.train_rows)

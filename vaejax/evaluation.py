@@ -202,14 +202,23 @@ def fit_prior(
     def aggregate(known: Sounds) -> Aggregate:
         encode = partial(posterior, params, fitted)
         means, variances = over_rows(encode, known, rows)
-        choice = priors.choose(
-            means,
-            variances,
-            *over_rows(encode, known, known.held_out_rows),
-            max_components=config.prior.max_components,
-            seed=config.train.seed,
-        )
-        return Aggregate(choice.prior, Posteriors(rows, means, variances), choice.log_likelihoods)
+        sizes = {"max_components": config.prior.max_components, "seed": config.train.seed}
+        if config.data.holdout_by == "hash":
+            held_out = over_rows(encode, known, known.held_out_rows)
+            choice = priors.choose(means, variances, *held_out, **sizes)
+            prior = choice.prior
+        else:
+            # Sounds of whole groups that are not among the training sounds say how far away these
+            # groups are, not where training sounds lie. So some of the latter are left out, and
+            # what they choose is fitted to all of them.
+            rng = np.random.default_rng(config.train.seed)
+            left_out = rng.permutation(len(rows)) < config.data.holdout_fraction * len(rows)
+            kept = ~left_out
+            choice = priors.choose(
+                means[kept], variances[kept], means[left_out], variances[left_out], **sizes
+            )
+            prior = choice.refit(means, variances)
+        return Aggregate(prior, Posteriors(rows, means, variances), choice.log_likelihoods)
 
     if sounds.told.num_facts == 0:
         return aggregate(sounds), None

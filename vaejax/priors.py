@@ -11,6 +11,7 @@ of held-out sounds the higher likelihood is kept:
   few components cannot follow.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -172,6 +173,8 @@ class Choice(NamedTuple):
     prior: Prior
     log_likelihoods: dict[str, float]
     """Of each candidate, in nats per held-out sound; the last one is that of the prior."""
+    refit: Callable[..., Prior]
+    """(means, variances) of other sounds -> the same kind of density with the same sizes."""
 
 
 def choose(
@@ -189,16 +192,21 @@ def choose(
     eps = rng.standard_normal((NUM_JUDGED, *np.shape(held_out_means)))
     judged = (held_out_means + np.sqrt(held_out_variances) * eps).reshape(-1, eps.shape[-1])
     judged = jnp.asarray(judged, jnp.float32)
-    candidates: dict[str, Prior] = {
-        "N(0, I)": standard(eps.shape[-1]),
-        "mixture": fit(means, variances, judged, max_components=max_components, seed=seed),
+    normal = standard(eps.shape[-1])
+    mixture = fit(means, variances, judged, max_components=max_components, seed=seed)
+    components = len(mixture.log_weights)
+    candidates: dict[str, tuple[Prior, Callable[..., Prior]]] = {
+        "N(0, I)": (normal, lambda means, variances: normal),
+        "mixture": (mixture, partial(fit_mixture, components=components, seed=seed)),
     }
     if len(means) > min(NEIGHBOURS):
-        candidates["windows"] = fit_windows(means, variances, judged)
-    scores = {name: _score(prior, judged) for name, prior in candidates.items()}
+        windows, sizes = fit_windows(means, variances, judged)
+        candidates["windows"] = (windows, partial(windows_around, sizes=sizes))
+    scores = {name: _score(prior, judged) for name, (prior, _) in candidates.items()}
     best = max(scores, key=lambda name: scores[name])
     scores[best] = scores.pop(best)
-    return Choice(candidates[best], scores)
+    prior, refit = candidates[best]
+    return Choice(prior, scores, refit)
 
 
 def _score(prior: Prior, points) -> float:
@@ -208,39 +216,64 @@ def _score(prior: Prior, points) -> float:
     return float(np.mean(make_log_density(prior)(points)))
 
 
-def fit_windows(means, variances, held_out) -> Windows:
-    """Fits manifold Parzen windows, of the widths that held-out latents prefer.
+class Sizes(NamedTuple):
+    """How wide windows are."""
+
+    num_neighbours: int
+    local: float
+    """Weight of the way to the neighbours."""
+    shared: float
+    """Weight of the mean of all such ways, which all windows share."""
+
+
+def fit_windows(means, variances, held_out) -> tuple[Windows, Sizes]:
+    """Fits manifold Parzen windows, of the sizes that held-out latents prefer.
 
     Args:
       means, variances: [num_clips, latent_dim], posteriors of more training sounds than the
         fewest neighbours tried.
       held_out: [num, latent_dim], draws from the posteriors of held-out sounds.
     """
-    means, variances = np.asarray(means, np.float32), np.asarray(variances, np.float32)
-    order = _nearest(means / np.sqrt(variances.mean(0)), min(max(NEIGHBOURS), len(means) - 1))
-    best, best_score = None, -np.inf
+    order = _neighbours(means, variances, max(NEIGHBOURS))
+    found = []
     for num in NEIGHBOURS:
-        if num > order.shape[1]:
-            continue
-        neighbours = order[:, :num]
-        ways = (means[neighbours] - means[:, None]).reshape(-1, means.shape[1]).astype(np.float64)
-        common = ways.T @ ways / len(ways)
-        # In more dimensions than there are ways, some have no spread of their own.
-        own = np.diag(variances.mean(0) + 1e-6 + 1e-4 * np.trace(common) / len(common))
-        for local in LOCAL:
+        for local in LOCAL if num <= order.shape[1] else ():
             for shared in SHARED:
-                windows = Windows(
-                    means=jnp.asarray(means),
-                    neighbours=jnp.asarray(neighbours),
-                    local=jnp.asarray(local, jnp.float32),
-                    factor=jnp.asarray(np.linalg.cholesky(shared * common + own), jnp.float32),
-                    chosen=jnp.arange(len(means), dtype=jnp.int32),
-                )
-                score = _score(windows, held_out)
-                if score > best_score:
-                    best, best_score = windows, score
-    assert best is not None, "fewer sounds than neighbours"
-    return best
+                sizes = Sizes(num, local, shared)
+                windows = windows_around(means, variances, sizes=sizes, order=order)
+                found.append((_score(windows, held_out), windows, sizes))
+    assert found, "fewer sounds than neighbours"
+    _, windows, sizes = max(found, key=lambda one: one[0])
+    return windows, sizes
+
+
+def windows_around(means, variances, *, sizes: Sizes, order=None) -> Windows:
+    """Windows of such sizes around sounds [num_clips, latent_dim].
+
+    Args:
+      order: `_neighbours` of them, where there are at least as many as sizes ask for.
+    """
+    if order is None:
+        order = _neighbours(means, variances, sizes.num_neighbours)
+    means, variances = np.asarray(means, np.float32), np.asarray(variances, np.float32)
+    neighbours = order[:, : sizes.num_neighbours]
+    ways = (means[neighbours] - means[:, None]).reshape(-1, means.shape[1]).astype(np.float64)
+    common = ways.T @ ways / len(ways)
+    # In more dimensions than there are ways, some have no spread of their own.
+    own = np.diag(variances.mean(0) + 1e-6 + 1e-4 * np.trace(common) / len(common))
+    return Windows(
+        means=jnp.asarray(means),
+        neighbours=jnp.asarray(neighbours),
+        local=jnp.asarray(sizes.local, jnp.float32),
+        factor=jnp.asarray(np.linalg.cholesky(sizes.shared * common + own), jnp.float32),
+        chosen=jnp.arange(len(means), dtype=jnp.int32),
+    )
+
+
+def _neighbours(means, variances, num: int):
+    """`_nearest` of sounds in the metric of their mean variance, as many as there are."""
+    means, variances = np.asarray(means, np.float32), np.asarray(variances, np.float32)
+    return _nearest(means / np.sqrt(variances.mean(0)), min(num, len(means) - 1))
 
 
 def _nearest(points, num: int):
@@ -266,20 +299,25 @@ def fit(
       pooled: [latent_dim, latent_dim], what covariances are shrunk towards; by default the
         covariance of all.
     """
-    means, variances = np.asarray(means, np.float64), np.asarray(variances, np.float64)
     held_out_means = np.asarray(held_out_means, np.float64)
-    pooled = np.asarray(covariance(means, variances) if pooled is None else pooled, np.float64)
-    best, best_score = standard(means.shape[1]), -np.inf
+    best, best_score = standard(np.shape(means)[1]), -np.inf
     components = 1
     while components <= max_components and (components == 1 or 16 * components <= len(means)):
-        rng = np.random.default_rng(seed)
-        mixture = _expectation_maximisation(rng, means, variances, pooled, components)
+        mixture = fit_mixture(means, variances, components=components, seed=seed, pooled=pooled)
         score = _logsumexp(_log_joint(mixture, held_out_means)).mean()
         if score > best_score:
-            best = Mixture(*(jnp.asarray(part, jnp.float32) for part in mixture))
-            best_score = score
+            best, best_score = mixture, score
         components *= 2
     return best
+
+
+def fit_mixture(means, variances, *, components: int, seed: int, pooled=None) -> Mixture:
+    """A mixture of so many components; arguments as of `fit`."""
+    means, variances = np.asarray(means, np.float64), np.asarray(variances, np.float64)
+    pooled = np.asarray(covariance(means, variances) if pooled is None else pooled, np.float64)
+    rng = np.random.default_rng(seed)
+    parts = _expectation_maximisation(rng, means, variances, pooled, components)
+    return Mixture(*(jnp.asarray(part, jnp.float32) for part in parts))
 
 
 # Fitting runs on the host, in NumPy: it happens once per run, on a few thousand points, and a

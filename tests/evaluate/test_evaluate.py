@@ -146,9 +146,10 @@ def test_pca_is_that_of_scikit_learn(trained, done):
     assert got == pytest.approx(error, rel=1e-3)
 
 
-def test_the_sounds_are_those_of_the_sampler(trained):
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_the_sounds_are_those_of_the_sampler(trained, temperature):
     run = vaejax.load(trained)
-    own = systems.create(run, None)[1]
+    own = systems.create(run, None, temperature=temperature)[1]
     made = generation.make_sounds(
         own,
         3,
@@ -157,7 +158,7 @@ def test_the_sounds_are_those_of_the_sampler(trained):
         embedding=run.instrument.embedding,
         config=run.config,
     )
-    sampled = run.sample(jax.random.key(5), 3)
+    sampled = run.sample(jax.random.key(5), 3, temperature=temperature)
     peak = np.abs(sampled).max(1, keepdims=True)
     embed = jax.jit(
         jax.vmap(

@@ -6,6 +6,7 @@ Writes a JSON of all figures and a page to look at and listen to, and prints a t
 """
 
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -43,6 +44,8 @@ class Options:
     """k of the importance-weighted bound; 0 leaves the bound out."""
     seed: int = 0
     """Of new sounds: those of `sample.py --seed`."""
+    temperature: float = 1.0
+    """Of the run's new sounds, as of `sample.py --temperature`; the baselines' stay at 1."""
     debug: bool = False
     """Show where an error arose."""
 
@@ -84,6 +87,8 @@ def _usage_problem(options: Options) -> str | None:
     ):
         if value < least:
             return f"--{name} {value} must be at least {least}"
+    if not 0 <= options.temperature < math.inf:
+        return f"--temperature {options.temperature} must be 0 or more, and finite"
     if options.seed >= 2**32:
         return f"--seed {options.seed} must be below 2^32"
     if 0 < options.num < 8:
@@ -115,7 +120,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     if why_not:
         print(f"no PCA and no mixture of the training sounds: {why_not}", flush=True)
     rows = rows[: options.clips]
-    compared = systems.create(run, own)
+    compared = systems.create(run, own, temperature=options.temperature)
     print(
         f"{options.workdir} at step {run.step}: {len(rows)} sounds to rebuild, "
         f"{options.num} new ones of each system",
@@ -140,6 +145,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
             "sounds": len(rows),
         },
         "seed": options.seed,
+        "temperature": options.temperature,
         "device": jax.devices()[0].device_kind,
         "about": {system.name: system.about for system in compared},
         "reconstruction": reconstruction.reconstruction_table(rebuilt.figures),

@@ -59,6 +59,8 @@ def sections(figures: dict[str, Any]) -> list[tuple[str, Sequence[str], dict[str
         made = figures["generation"]
         sizes = ", ".join(f"{name} {num}" for name, num in made["num"].items())
         title = f"Generation against {made['training_sounds']} training sounds ({sizes})"
+        if figures["temperature"] != 1.0:
+            title += f", {VAEJAX} at temperature {figures['temperature']:g}"
         found.append((title, GENERATION, made["systems"]))
         if made["subsets"]:
             title = f"The same for sets of {made['subset_size']} sounds each"

@@ -43,11 +43,12 @@ class System(NamedTuple):
     """Whether its posterior is, and so its bound the evidence itself for any number of draws."""
 
 
-def create(run: Run, sounds: Sounds | None) -> list[System]:
+def create(run: Run, sounds: Sounds | None, *, temperature: float = 1.0) -> list[System]:
     """The systems that a run can be compared with.
 
     Args:
       sounds: of the run; without them there is no PCA of them.
+      temperature: at which the run itself draws new ones; the baselines draw at 1.
     """
     config, (params, fitted, prior, _) = run.config, run.instrument
     latent_dim = config.latent_dim
@@ -65,7 +66,7 @@ def create(run: Run, sounds: Sounds | None) -> list[System]:
             f"this run at step {run.step}",
             (params, fitted, prior),
             partial(_rebuild, config=config),
-            partial(_draw, config=config),
+            partial(_draw, config=config, temperature=temperature),
             (params, fitted),
         ),
     ]
@@ -176,10 +177,10 @@ def _rebuild(arrays, x, facts, config: Config):
     return models.decode(params, mean, told, fitted.linear, config=config)
 
 
-def _draw(arrays, key, config: Config):
+def _draw(arrays, key, config: Config, temperature: float = 1.0):
     """Told nothing, as `sample.py` by default; sound i of its --seed where the key is that of i."""
     params, fitted, prior = arrays
-    z, _ = priors.draw(key, prior, temperature=1.0)
+    z, _ = priors.draw(key, prior, temperature=temperature)
     nothing = jnp.zeros(fitted.linear.condition_dim)
     return models.decode(params, z, nothing, fitted.linear, config=config)
 

@@ -1,0 +1,26 @@
+"""Some hundred recorded notes: as the default, with every note moved to where its neighbours lie.
+
+    python train.py --config configs/notes.py --data FOLDER
+
+On two cores of an AMD EPYC (AVX-512), on 469 notes of 40 General MIDI instruments, every fourth
+semitone: 163 s in all, 178 clips/s. Audio of the 51 held-out ones within 1.87 dB (mel L1) at step
+0, which is PCA of the moved copies, and 1.61 at step 700; with whole pitches held out 2.23 and
+1.88, with whole instruments 2.15 and 1.97.
+"""
+
+import dataclasses
+
+from configs.default import get_config as get_default
+from vaejax.config import Config
+
+
+def get_config() -> Config:
+    default = get_default()
+    return dataclasses.replace(
+        default,
+        # Four semitones are the usual distance between the notes of a multisample: copies of one
+        # reach the next.
+        augment=dataclasses.replace(default.augment, pitch_semitones=4, pitch_probability=0.6),
+        # The audio still gets nearer when the loss, on so few sounds, rises again.
+        train=dataclasses.replace(default.train, num_steps=700, best_by="mel_l1_db"),
+    )
