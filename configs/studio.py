@@ -2,8 +2,10 @@
 
     python train.py --config configs/studio.py --data FOLDER
 
-Built and stepped (shrunk) in the tests; not yet timed on such a device. The clips of some
-20,000 sounds stay on the device (4 GB); larger sets are streamed.
+Not yet timed on such a device. On two cores of an AMD EPYC (AVX-512), in float32, sixty steps of 32
+of 923 built-in sounds: 369 s in all, 8 clips/s, held-out loss 40,871 nats at step 0, which is PCA,
+and 40,572 at the end, audio within 0.78 dB (mel L1) at both: too short to say more than that it
+trains. The clips of some 20,000 sounds stay on the device (4 GB); larger sets are streamed.
 """
 
 import dataclasses
@@ -32,6 +34,8 @@ def get_config() -> Config:
             default.train,
             num_steps=20_000,
             batch_size=128,
+            # At 1e-3 layers as wide as these diverged within twenty steps.
+            learning_rate=3e-4,
             # A step takes milliseconds there, about as long as its dispatch from Python.
             steps_per_dispatch=10,
             warmup_steps=500,
