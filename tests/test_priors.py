@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from vaejax import evaluation, priors, training
+from vaejax.evaluate import systems
 from vaejax.priors import Mixture
 
 WEIGHTS = np.array([0.25, 0.75])
@@ -296,3 +297,7 @@ def test_sounds_of_other_groups_do_not_choose_the_prior(make_config, make_sounds
     assert (first.log_likelihoods == second.log_likelihoods) == (by == "label")
     np.testing.assert_array_equal(first.posteriors.rows, sounds.train_rows)
     assert len(first.posteriors.means) == len(sounds.train_rows)
+    if by == "label":
+        # Nor the mixture that it is compared with.
+        mixtures = (systems.fit_pca(each, fitted, config)[1] for each in (sounds, changed))
+        jax.tree.map(np.testing.assert_array_equal, *mixtures)

@@ -175,6 +175,19 @@ def thumbnails(sounds: Sounds, rows: np.ndarray, config: Config) -> np.ndarray:
     return over_rows(small, sounds, rows)
 
 
+def left_out_of(num: int, config: Config) -> np.ndarray | None:
+    """Which of so many training sounds choose a density, [num] bool; what they choose is then
+    fitted to all.
+
+    None where the held-out sounds choose. Those of whole groups say how far away these groups are,
+    not where training sounds lie.
+    """
+    if config.data.holdout_by == "hash":
+        return None
+    rng = np.random.default_rng(config.train.seed)
+    return rng.permutation(num) < config.data.holdout_fraction * num
+
+
 def fit_prior(
     params, fitted: Fitted, sounds: Sounds, config: Config
 ) -> tuple[Aggregate, Aggregate | None]:
@@ -203,16 +216,12 @@ def fit_prior(
         encode = partial(posterior, params, fitted)
         means, variances = over_rows(encode, known, rows)
         sizes = {"max_components": config.prior.max_components, "seed": config.train.seed}
-        if config.data.holdout_by == "hash":
+        left_out = left_out_of(len(rows), config)
+        if left_out is None:
             held_out = over_rows(encode, known, known.held_out_rows)
             choice = priors.choose(means, variances, *held_out, **sizes)
             prior = choice.prior
         else:
-            # Sounds of whole groups that are not among the training sounds say how far away these
-            # groups are, not where training sounds lie. So some of the latter are left out, and
-            # what they choose is fitted to all of them.
-            rng = np.random.default_rng(config.train.seed)
-            left_out = rng.permutation(len(rows)) < config.data.holdout_fraction * len(rows)
             kept = ~left_out
             choice = priors.choose(
                 means[kept], variances[kept], means[left_out], variances[left_out], **sizes

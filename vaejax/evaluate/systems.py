@@ -123,7 +123,8 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
 
     Returns:
       The linear path; the density of the latent_dim first coordinates, each in units of the root
-      of its eigenvalue, with as many components as the held-out sounds prefer; and how many sounds.
+      of its eigenvalue, with as many components as the sounds prefer that choose the run's prior;
+      and how many sounds.
     """
     latent_dim = config.latent_dim
     rows = sounds.train_rows
@@ -154,15 +155,19 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
 
         return jax.lax.map(one, x, batch_size=8)
 
-    held_out = evaluation.over_rows(spectrograms, sounds, sounds.held_out_rows)
     places = np.asarray(whitened(path, x))
-    mixture = priors.fit(
-        places,
-        np.zeros_like(places),
-        np.asarray(whitened(path, held_out)),
-        max_components=config.prior.max_components,
-        seed=config.train.seed,
-    )
+    exact = np.zeros_like(places)
+    sizes = {"max_components": config.prior.max_components, "seed": config.train.seed}
+    left_out = evaluation.left_out_of(len(rows), config)
+    if left_out is None:
+        held_out = evaluation.over_rows(spectrograms, sounds, sounds.held_out_rows)
+        mixture = priors.fit(places, exact, np.asarray(whitened(path, held_out)), **sizes)
+    else:
+        kept = ~left_out
+        chosen = priors.fit(places[kept], exact[kept], places[left_out], **sizes)
+        mixture = priors.fit_mixture(
+            places, exact, components=len(chosen.log_weights), seed=config.train.seed
+        )
     return path, mixture, len(rows)
 
 
