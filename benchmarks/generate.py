@@ -128,7 +128,8 @@ def main(options: Options) -> None:
         figures = compare(options, folder)
         figures.update(starts(options, folder))
         figures["cost"] = cost(options, folder)
-    record.save("generate", {"workdir": options.workdir.name, **figures})
+    name = options.workdir.name
+    record.save("generate" if name == "default" else f"generate-{name}", {"workdir": name, **figures})
     print(json.dumps(figures["times_faster_to_files"], indent=2))
 
 
