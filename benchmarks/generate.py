@@ -128,8 +128,9 @@ def main(options: Options) -> None:
         figures = compare(options, folder)
         figures.update(starts(options, folder))
         figures["cost"] = cost(options, folder)
-    name = options.workdir.name
-    record.save("generate" if name == "default" else f"generate-{name}", {"workdir": name, **figures})
+    run = options.workdir.name
+    name = "generate" if run == "default" else f"generate-{run}"
+    record.save(name, {"workdir": run, **figures})
     print(json.dumps(figures["times_faster_to_files"], indent=2))
 
 
