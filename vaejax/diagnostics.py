@@ -221,8 +221,11 @@ def errors(x, rebuilt, condition, linear, *, latent_dim: int):
     coordinates = linear_path.coordinates(linear, x, condition)
     shift = linear_path.offset(linear, condition)
     kept = jnp.arange(len(coordinates)) < latent_dim
-    pca = linear_path.at(linear, jnp.where(kept, coordinates, 0.0) + shift)
-    return {"model": jnp.sum((x - rebuilt) ** 2), "mean": mean, "pca": jnp.sum((x - pca) ** 2)}
+    # Directions are orthonormal: |d - U c|^2 = |d|^2 - |U'd|^2 + |U'd - c|^2 with U'd the whole
+    # coordinates spares rebuilding the sound, which took a quarter of an evaluation.
+    left_out = jnp.where(kept, 0.0, coordinates)
+    pca = mean - jnp.sum((coordinates + shift) ** 2) + jnp.sum(left_out**2)
+    return {"model": jnp.sum((x - rebuilt) ** 2), "mean": mean, "pca": jnp.maximum(pca, 0.0)}
 
 
 def explained(errors: Mapping[str, Any], config: Config) -> dict[str, float]:

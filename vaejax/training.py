@@ -215,7 +215,7 @@ def train_step(
 
     Returns:
       The next state, and metrics, all float32: loss, recon and kl in nats per example, and the term
-      of `objectives.BATCH_TERMS` that is asked for, beta (as grown so far), sigma (of the
+      of `objectives.EXTRA_TERMS` that is asked for, beta (as grown so far), sigma (of the
       likelihood, in units of x), grad_norm, learning_rate, kl_per_dim, mean_variance and
       variance (of the posterior means over the batch, and with their variances), see
       `diagnostics.per_dim`.
@@ -267,7 +267,7 @@ def train_step(
         "loss": loss,
         "recon": jnp.mean(terms["recon"]),
         "kl": jnp.mean(terms["kl"]),
-        **{name: jnp.mean(terms[name]) for name in objectives.BATCH_TERMS if name in terms},
+        **{name: jnp.mean(terms[name]) for name in objectives.EXTRA_TERMS if name in terms},
         "beta": config.objective.beta * ramp,
         "sigma": jnp.mean(terms["sigma"]),
         "grad_norm": grad_norm,
@@ -412,8 +412,10 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
     model = models.create_model(config)
     key = jax.random.key(config.train.seed)
 
-    def one(pcm, length, known, row):
-        x = features.x_of(raw_clip(pcm, length, config), fitted.statistics, config)
+    def seen(pcm, length):
+        return features.x_of(raw_clip(pcm, length, config), fitted.statistics, config)
+
+    def one(x, known, row):
         told = condition_of(known, fitted, config)
         row_key = jax.random.fold_in(key, row)
         terms = objectives.example_terms(
@@ -426,4 +428,4 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
         )
         return {**terms, "errors": errors, "moments": (mean, jnp.exp(logvar))}
 
-    return jax.vmap(one)(clips, lengths, facts, rows)
+    return jax.vmap(one)(partwise.vmap(seen)(clips, lengths), facts, rows)

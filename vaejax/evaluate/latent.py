@@ -1,7 +1,6 @@
-"""The latent of a run: its rate, what each dimension of it does, and which factors it holds."""
+"""The latent of a run: its rate, and what each dimension of it does."""
 
 import math
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -9,19 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import attributes, diagnostics, evaluation, features, models, training
+from vaejax import diagnostics, evaluation, features, models, training
 from vaejax.checkpoint import Run
-from vaejax.data.families import FAMILIES, LOG_UNIFORM
 from vaejax.data.sounds import Sounds
+from vaejax.evaluate.factors import factor_recovery, known_factors
 from vaejax.evaluate.figures import of_mean
 
 # Sounds at which the effects of the dimensions are measured.
 EFFECT_SOUNDS = 8
 EFFECTS = ("size", "level", "centroid", "attack", "pitch", "pitch_share", "hertz", "time")
-# Fewer held-out sounds than this say little of a factor.
-MIN_SOUNDS = 8
-DRUMS = ("kick", "snare", "hat", "tom", "clap")
-HARMONIC = tuple(name for name in FAMILIES if name not in DRUMS)
 
 
 def latent_table(run: Run, sounds: Sounds, rows, *, is_own: bool) -> dict[str, Any]:
@@ -108,46 +103,3 @@ def effects(run: Run, means, scale) -> list[dict[str, float]]:
         {"dimension": int(i), **{name: round(float(typical[name][i]), 4) for name in EFFECTS}}
         for i in order
     ]
-
-
-def known_factors(sounds: Sounds) -> dict[str, np.ndarray]:
-    """Factor -> [num_clips], on the axis on which it is drawn evenly; NaN where there is none.
-
-    Pitch in MIDI numbers, also by itself for the families whose partials are those of a note.
-    """
-    known = {}
-    for name, values in sounds.corpus.factors.items():
-        values = np.asarray(values, np.float64)
-        known[name] = np.log(np.maximum(values, 1e-6)) if name in LOG_UNIFORM else values
-    if "pitch" in known:
-        harmonic = np.isin(sounds.corpus.labels, HARMONIC)
-        known["pitch_harmonic"] = np.where(harmonic, known["pitch"], np.nan)
-    return known
-
-
-def factor_recovery(
-    train, train_factors: Mapping[str, Any], held_out, held_out_factors: Mapping[str, Any]
-) -> dict[str, dict[str, float]]:
-    """How well factors can be read off z by a linear function of it, fitted to the training sounds.
-
-    Args:
-      train, held_out: [num, latent_dim], posterior means.
-      train_factors, held_out_factors: factor -> [num]; NaN where a sound has none.
-
-    Returns:
-      Factor -> r2, the share of its variance over the held-out sounds that is predicted (1 at best,
-      0 for the mean, below for worse), and sounds, how many of them have it. Factors that do not
-      vary, or that fewer than MIN_SOUNDS have, are left out.
-    """
-    found = {}
-    for name, values in train_factors.items():
-        target = np.asarray(held_out_factors[name], np.float64)
-        fit_on, judged = np.isfinite(values), np.isfinite(target)
-        if judged.sum() < MIN_SOUNDS or fit_on.sum() < MIN_SOUNDS or target[judged].std() < 1e-9:
-            continue
-        z, y = np.asarray(train, np.float64)[fit_on], np.asarray(values, np.float64)[fit_on]
-        slope, _ = attributes.fit(z, y)
-        predicted = (np.asarray(held_out, np.float64)[judged] - z.mean(0)) @ slope + y.mean()
-        error = np.mean((predicted - target[judged]) ** 2) / np.var(target[judged])
-        found[name] = {"r2": round(float(1 - error), 4), "sounds": int(judged.sum())}
-    return found

@@ -111,9 +111,12 @@ def latent_tables(figures: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
         (f"What one standard deviation does: the {shown} dimensions that change most", rows)
     )
     if factors := latent.get("factors"):
-        rows = [["factor", "R2", "held-out sounds"]]
-        rows += [[name, f"{f['r2']:.3f}", str(f["sounds"])] for name, f in factors.items()]
-        tables.append(("Known factors, predicted linearly from z", rows))
+        rows = [["factor", "R2", "R2 of a straight line", "held-out sounds"]]
+        rows += [
+            [name, f"{f['r2']:.3f}", f"{f['r2_linear']:.3f}", str(f["sounds"])]
+            for name, f in factors.items()
+        ]
+        tables.append(("Known factors, predicted from z", rows))
     return tables
 
 
