@@ -172,6 +172,37 @@ def test_sound_of_a_decoders_magnitudes_is_compared_under_the_phase_of_x(make_co
     assert np.abs(gradient).max() > 0
 
 
+def test_mel_distance_of_magnitudes_is_the_metric_of_their_sounds(make_config):
+    config = make_config(features={"n_fft": metrics.sounds.N_FFT, "hop_length": 512})
+    config = replace(config, data=replace(config.data, sample_rate=8000, clip_seconds=0.5))
+    one = Statistics(jnp.zeros(config.features.num_bins), jnp.ones(()))
+    t = np.arange(config.data.num_samples) / 8000
+    first = 0.5 * np.sin(2 * np.pi * 700 * t) * np.exp(-9 * t)
+    second = np.sin(2 * np.pi * 900 * t) * np.exp(-5 * t)
+    second *= np.linalg.norm(first) / np.linalg.norm(second)  # as the metric has it
+
+    @jax.jit
+    def compared(first, second):
+        with jax.numpy_rank_promotion("allow"):
+            x, answer, silence = (
+                features.x_of(sound, one, config) for sound in (first, second, 0 * first)
+            )
+            slope = jax.grad(objectives.mel_db, argnums=1)
+            return (
+                objectives.mel_db(x, answer, one, config),
+                metrics.mel_l1_db(first, second, sample_rate=8000),
+                slope(x, answer, one, config),
+                slope(x, silence, one, config),
+            )
+
+    found, expected, gradient, from_silence = compared(jnp.float32(first), jnp.float32(second))
+    assert 1 < float(expected) < 40
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)
+    assert np.abs(gradient).max() > 0
+    assert np.isfinite(gradient).all()
+    assert np.isfinite(from_silence).all()
+
+
 @pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
 def test_optimal_sigma_is_where_the_likelihood_is_highest(likelihood):
     x, mean = np.random.default_rng(3).normal(size=(2, 30, 20)).astype(np.float32)
@@ -629,6 +660,14 @@ def test_regularizers_are_their_equations(fields, expected):
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
+def test_the_mel_spectrum_counts_by_its_weight_beside_the_bound():
+    terms = {**TERMS, "mel_db": jnp.array([0.5, 1.5])}
+    loss, _ = objectives.loss_of(
+        terms, objective=Objective(mel_weight=100.0), ramp=0.5, num_clips=2
+    )
+    assert float(loss) == pytest.approx(4 + 0.5 * 1.5 + 100 * 1.0, rel=1e-6)
+
+
 def gaussian_batch(num, correlation, sigma, seed=0):
     rng = np.random.default_rng(seed)
     covariance = np.array([[1, correlation], [correlation, 1]])
@@ -689,6 +728,7 @@ def test_maximum_mean_discrepancy_of_gaussians_is_the_closed_form():
         ({"prior": "vamp"}, "is none of: standard, mixture, vampprior, hierarchical"),
         ({"schedule": "cyclical"}, "needs a rise within each cycle"),
         ({"bound": "iwae", "regularizer": "tc"}, "has no room for objective.regularizer=tc"),
+        ({"bound": "iwae", "mel_weight": 9.0}, "has no room for objective.mel_weight=9.0"),
         ({"bound": "dreg", "prior": "hierarchical"}, "take iwae"),
         ({"regularizer": "tc", "posterior": "flow"}, "take gaussian"),
         ({"likelihood": "student_t", "sigma": "optimal"}, "take shared"),

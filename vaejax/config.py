@@ -295,6 +295,10 @@ class Objective:
     """Of `tc`; the beta of Chen et al. is this plus `beta`."""
     mmd_weight: float = 1000.0
     """Of `mmd`, in nats."""
+    mel_weight: float = 0.0
+    """Nats beside the likelihood for every dB that the mel spectrum is off (the magnitudes', before
+    their phase is recovered): the ear's frequencies and levels count for more. Above 0 the loss is
+    no bound any more."""
 
 
 @dataclass(frozen=True)
@@ -499,6 +503,7 @@ NOT_NEGATIVE = (
     "objective.capacity",
     "objective.tc_weight",
     "objective.mmd_weight",
+    "objective.mel_weight",
     "train.seed",
     "train.warmup_steps",
     "train.weight_decay",
@@ -689,6 +694,11 @@ def _check_objective(config: Config) -> None:
             objective.regularizer == "kl",
             f"objective.bound={objective.bound} has no room for objective.regularizer="
             f"{objective.regularizer}; leave it at kl, or take the bound elbo",
+        )
+        require(
+            objective.mel_weight == 0,
+            f"objective.bound={objective.bound} has no room for objective.mel_weight="
+            f"{objective.mel_weight}; leave it at 0, or take the bound elbo",
         )
     require(
         objective.bound != "dreg" or objective.prior != "hierarchical",

@@ -81,7 +81,7 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
             ramp=1.0,
             num_clips=len(rows),
         )
-        return loss, {k: jnp.mean(terms[k]) for k in objectives.BATCH_TERMS if k in terms}
+        return loss, {k: jnp.mean(terms[k]) for k in objectives.EXTRA_TERMS if k in terms}
 
     def sounds_of(params, fitted, latents, facts):
         """[num, num_samples] of latents [num, latent_dim] and facts [num, num_facts], by one

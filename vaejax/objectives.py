@@ -151,6 +151,20 @@ def likelihood_of(config: configs.Config, statistics):
     }[objective.likelihood]
 
 
+def mel_db(x, mean, statistics, config: configs.Config):
+    """How many dB the mel spectrum of a decoder's answer is off: `metrics.mel_l1_db` of the
+    magnitudes that x and mean stand for, without the phases that sounds would need.
+
+    A Gaussian of |X|^0.3 hardly sees what lies 50 dB below the loudest; this sees all levels alike.
+    """
+    sample_rate = config.data.sample_rate
+
+    def spectrum(x):
+        return metrics.mel_db(features.magnitude_of(x, statistics, config), sample_rate=sample_rate)
+
+    return jnp.mean(jnp.abs(spectrum(x) - spectrum(mean)))
+
+
 def log_sigma(params, linear, x, mean, *, objective: configs.Objective):
     """Logarithm of the likelihood's scale: [], or [1, num_bins, ...] of `per_bin`.
 
@@ -271,7 +285,10 @@ def draw_terms(
         kl_per_dim = log_q - log_p
         kl = jnp.sum(kl_per_dim) - rest
     sigma = jnp.exp(jnp.mean(scale))
-    return {"recon": recon, "kl": kl, "kl_per_dim": kl_per_dim, "sigma": sigma, "z": z}
+    terms = {"recon": recon, "kl": kl, "kl_per_dim": kl_per_dim, "sigma": sigma, "z": z}
+    if objective.mel_weight:
+        terms["mel_db"] = mel_db(x, decoded, fitted.statistics, config)
+    return terms
 
 
 def example_terms(params, x, condition, fitted, key, share=None, *, model, config):
@@ -289,7 +306,8 @@ def example_terms(params, x, condition, fitted, key, share=None, *, model, confi
       recon: -log p(x|z), [] nats. kl: [] nats; a draw has it as its mean where there is no closed
       form, and may then be negative. kl_per_dim: [latent_dim] nats; they sum to kl but for what a
       learned prior knows of dimensions together. sigma: [], of the likelihood (its geometric mean).
-      z: [latent_dim], a draw. mean, logvar: what the encoder said, [latent_dim] each.
+      z: [latent_dim], a draw. mean, logvar: what the encoder said, [latent_dim] each. mel_db: of
+      the draw, see `mel_db`, if it has a weight.
       Of `iwae` and `dreg` the first ones are means over the draws, and draws has the recon and kl
       of each, [num_draws]. Of `mmd` prior_z [latent_dim] is a draw from p(z).
     """
@@ -416,6 +434,8 @@ def maximum_mean_discrepancy(batch: Batch, *, num_clips):
 
 
 BATCH_TERMS = {"tc": total_correlation, "mmd": maximum_mean_discrepancy}
+# What stands in the loss beside recon and kl, where it is asked for.
+EXTRA_TERMS = (*BATCH_TERMS, "mel_db")
 
 
 def batch_loss(
@@ -463,14 +483,15 @@ def loss_of(terms, *, objective: configs.Objective, ramp, num_clips):
       terms: `example_terms` with a leading batch axis.
 
     Returns:
-      loss [] in nats per example (the negative ELBO, or its tighter bound, where beta is 1 and the
-      regularizer is kl), and the terms, with the one of `BATCH_TERMS` that is asked for.
+      loss [] in nats per example (the negative ELBO, or its tighter bound, where beta is 1, the
+      regularizer is kl and mel_weight 0), and the terms, with the one of `BATCH_TERMS` that is
+      asked for.
     """
     name, beta = objective.regularizer, objective.beta * ramp
     if name in BATCH_TERMS:
         whole = Batch(terms["z"], terms["mean"], terms["logvar"], terms.get("prior_z"))
         terms = {**terms, name: BATCH_TERMS[name](whole, num_clips=num_clips)}
-    averaged = ("recon", "kl", "kl_per_dim", *BATCH_TERMS)
+    averaged = ("recon", "kl", "kl_per_dim", *EXTRA_TERMS)
     mean = {key: jnp.mean(terms[key], 0) for key in averaged if key in terms}
     if objective.bound != "elbo":
         bound = logsumexp(log_weights_of(terms, objective, ramp), axis=1)
@@ -488,7 +509,8 @@ def loss_of(terms, *, objective: configs.Objective, ramp, num_clips):
         # InfoVAE (Zhao et al. 2019), with beta = 1 - alpha.
         "mmd": lambda: beta * mean["kl"] + ramp * objective.mmd_weight * mean["mmd"],
     }
-    return mean["recon"] + cost[name](), terms
+    extra = objective.mel_weight * mean["mel_db"] if "mel_db" in mean else 0.0
+    return mean["recon"] + extra + cost[name](), terms
 
 
 # Schedules: how far a weight has grown at a step, in 0..1.

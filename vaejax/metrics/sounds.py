@@ -51,12 +51,23 @@ def mel_l1_db(reference, estimate, *, sample_rate: int):
     Returns:
       [] dB >= 0; lower is better.
     """
-    bank = jnp.asarray(
-        mel_filterbank(sample_rate=sample_rate, n_fft=N_FFT, n_mels=NUM_MELS, norm=None)
-    )
-    a = decibels(levels(reference) @ bank, FLOOR_DB)
-    b = decibels(levels(match_energy(estimate, reference)) @ bank, FLOOR_DB)
+    a = mel_db(levels(reference), sample_rate=sample_rate)
+    b = mel_db(levels(match_energy(estimate, reference)), sample_rate=sample_rate)
     return jnp.mean(jnp.abs(a - b))
+
+
+def mel_db(level, *, sample_rate: int):
+    """The mel spectrum that `mel_l1_db` compares: 128 bands in dB, floored at -60 dB.
+
+    Args:
+      level: [num_frames, num_bins], magnitudes of an STFT of any n_fft, 1.0 for a full-scale sine.
+
+    Returns:
+      [num_frames, 128].
+    """
+    n_fft = 2 * (level.shape[1] - 1)
+    bank = mel_filterbank(sample_rate=sample_rate, n_fft=n_fft, n_mels=NUM_MELS, norm=None)
+    return decibels(level @ jnp.asarray(bank), FLOOR_DB)
 
 
 def lsd_db(reference, estimate):
