@@ -298,7 +298,7 @@ class Objective:
     mel_weight: float = 0.0
     """Nats beside the likelihood for every dB that the mel spectrum is off (the magnitudes', before
     their phase is recovered): the ear's frequencies and levels count for more. Above 0 the loss is
-    no bound any more."""
+    not the negative ELBO any more, and no comparison with one."""
 
 
 @dataclass(frozen=True)

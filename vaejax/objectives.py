@@ -3,11 +3,13 @@
     log p(x) >= E_q(z|x)[log p(x|z)] - KL(q(z|x) || p(z))          Kingma & Welling 2014, eq. 3
 
 Every part is a plain function, chosen by its name in `config.Objective`: a likelihood p(x|z) and
-its scale sigma, a prior p(z), a posterior q(z|x), a regularizer, a bound and a schedule. The
-defaults are a Gaussian with one learned sigma, N(0, I), a Gaussian and the KL: the negative ELBO.
+its scale sigma, a prior p(z), a posterior q(z|x), a regularizer, a bound and a schedule; and, with
+a weight of its own, how far off the mel spectrum is. The defaults are a Gaussian with one learned
+sigma, N(0, I), a Gaussian, the KL and a weight of 0: the negative ELBO.
 
-Terms are sums over feature values and latent dimensions, in nats per example, unweighted; the only
-weights and the only mean over examples are in `loss_of`. What needs a whole batch takes a `Batch`.
+Terms are sums over feature values and latent dimensions, in nats per example (`mel_db` a mean, in
+dB), unweighted; the only weights and the only mean over examples are in `loss_of`. What needs a
+whole batch takes a `Batch`.
 
 `params` is {"vae": of the model, "likelihood", "prior", "posterior": see `init`; empty where
 nothing of them is trained}.
@@ -152,10 +154,17 @@ def likelihood_of(config: configs.Config, statistics):
 
 
 def mel_db(x, mean, statistics, config: configs.Config):
-    """How many dB the mel spectrum of a decoder's answer is off: `metrics.mel_l1_db` of the
-    magnitudes that x and mean stand for, without the phases that sounds would need.
+    """How many dB the mel spectrum of a decoder's answer is off: as `metrics.mel_l1_db`, but of the
+    magnitudes that x and mean stand for, at the n_fft and level that they have.
 
-    A Gaussian of |X|^0.3 hardly sees what lies 50 dB below the loudest; this sees all levels alike.
+    A Gaussian of |X|^0.3 hardly sees what lies 50 dB below the loudest; this sees all levels above
+    -60 dB alike, and what is below has no gradient.
+
+    Args:
+      x, mean: [num_frames, ...].
+
+    Returns:
+      [] dB >= 0.
     """
     sample_rate = config.data.sample_rate
 

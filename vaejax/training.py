@@ -214,8 +214,8 @@ def train_step(
       prepare: the same for what turns clips into examples, which takes more room than they do.
 
     Returns:
-      The next state, and metrics, all float32: loss, recon and kl in nats per example, and the term
-      of `objectives.EXTRA_TERMS` that is asked for, beta (as grown so far), sigma (of the
+      The next state, and metrics, all float32: loss, recon and kl in nats per example, and the
+      terms of `objectives.EXTRA_TERMS` that are asked for, beta (as grown so far), sigma (of the
       likelihood, in units of x), grad_norm, learning_rate, kl_per_dim, mean_variance and
       variance (of the posterior means over the batch, and with their variances), see
       `diagnostics.per_dim`.

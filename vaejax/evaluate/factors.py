@@ -47,9 +47,10 @@ def factor_recovery(
 
     Returns:
       Factor -> r2 and r2_linear, the share of its variance over the held-out sounds that is
-      predicted by kernel ridge regression, and by ridge regression (1 at best, 0 for the mean,
-      below for worse); and sounds, how many of them have it. Factors that do not vary, or that
-      fewer than MIN_SOUNDS have, are left out.
+      predicted by kernel ridge regression on MAX_SOUNDS of the training sounds at most, and by
+      ridge regression on all of them (1 at best, 0 for the mean, below for worse); and sounds, how
+      many of them have it. Factors that do not vary, or that fewer than MIN_SOUNDS have, are left
+      out.
     """
     train, held_out = np.asarray(train, np.float64), np.asarray(held_out, np.float64)
     values = {name: np.asarray(known, np.float64) for name, known in train_factors.items()}
