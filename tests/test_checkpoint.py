@@ -75,6 +75,18 @@ def test_only_the_newest_state_is_kept(opened, config, state, tmp_path):
     assert int(opened().restore_last(config, 0)[0].step) == 9
 
 
+def test_the_two_series_never_wait_at_one_barrier(tmp_path, monkeypatch):
+    """Processes meet under a name made of a prefix and the step, which both series may share."""
+    asked = []
+    monkeypatch.setattr(
+        checkpoint.ocp, "CheckpointManager", lambda path, options: asked.append(options)
+    )
+    checkpoint.Checkpoints(tmp_path)
+    prefixes = [o.multiprocessing_options.barrier_sync_key_prefix for o in asked]
+    assert len(set(prefixes)) == 2
+    assert None not in prefixes
+
+
 def test_saving_a_step_twice_is_once(opened, state):
     checkpoints = opened()
     checkpoints.save_last(state, {"loss": 1.0})

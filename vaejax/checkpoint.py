@@ -179,7 +179,12 @@ def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
     if read_only:
         options = ocp.CheckpointManagerOptions(read_only=True, create=False)
     else:
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+        # Processes wait for one another under names made of this and the step: both series may
+        # write the same step at once, and would meet at each other's barriers.
+        barriers = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=path.name)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, create=True, multiprocessing_options=barriers
+        )
     return ocp.CheckpointManager(path.absolute(), options=options)
 
 
