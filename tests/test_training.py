@@ -270,9 +270,10 @@ def test_an_example_depends_on_its_position_alone(config, sounds, fitted):
     positions = jnp.arange(4, dtype=jnp.uint32)
     together = example(clips, lengths, facts, positions)
     alone = example(clips[2:3], lengths[2:3], facts[2:3], positions[2:3])
-    np.testing.assert_allclose(together[2], alone[0], rtol=1e-4, atol=1e-4)
+    # The mean: a power of 0.3 makes much of rounding where there is next to nothing.
+    assert np.abs(together[2] - alone[0]).mean() < 1e-6
     elsewhere = example(clips[2:3], lengths[2:3], facts[2:3], positions[3:4])
-    assert np.abs(elsewhere[0] - alone[0]).max() > 0.1
+    assert np.abs(elsewhere[0] - alone[0]).mean() > 0.01
 
 
 # A loss that is not finite
