@@ -16,6 +16,8 @@ OTHER = {
     "augment.gain_db": 6.0,
     "augment.shift_ms": 4.0,
     "augment.pitch_probability": 1.0,
+    "augment.eq_db": 6.0,
+    "augment.eq_probability": 1.0,
     "condition.dropout": 0.9,
     "objective.beta": 3.0,
     "train.learning_rate": 3e-3,
@@ -131,6 +133,7 @@ def test_a_traced_shift_of_zero_is_none(key):
     pcm = np.arange(-600, 600, dtype=np.int16) * 20
     options = {"num_samples": 1000, "fade_samples": 10, "gain_db": 0.0}
     options |= {"pitch_semitones": 0, "pitch_probability": 0.0}
+    options |= {"sample_rate": 8000, "eq_db": 0.0, "eq_probability": 0.0}
 
     def clip(shift):
         return batches.augmented_clip(key, pcm, 1200, shift_samples=shift, **options)[0]

@@ -166,6 +166,11 @@ class Augment:
     its pitch and its length. Whole ones, because tuned sounds keep to them."""
     pitch_probability: float = 0.5
     """Share of the visits at which the pitch moves."""
+    eq_db: float = 0.0
+    """dB; standard deviation of the gains of a random equaliser, whose bands are 1.5 octaves apart.
+    Stands for instruments that are not among the sounds."""
+    eq_probability: float = 0.7
+    """Share of the visits at which the equaliser is in."""
 
 
 @dataclass(frozen=True)
@@ -494,6 +499,7 @@ NOT_NEGATIVE = (
     "augment.gain_db",
     "augment.shift_ms",
     "augment.pitch_semitones",
+    "augment.eq_db",
     "model.num_stages",
     "model.ppca_clips",
     "objective.beta",
@@ -562,10 +568,8 @@ def check(config: Config) -> None:
             "pitch" in groups,
             f"data.pitch_pattern={data.pitch_pattern!r} needs a group named pitch: (?P<pitch>...)",
         )
-    require(
-        0 <= config.augment.pitch_probability <= 1,
-        f"augment.pitch_probability={config.augment.pitch_probability} must lie in [0, 1]",
-    )
+    for name in ("augment.pitch_probability", "augment.eq_probability"):
+        require(0 <= get(config, name) <= 1, f"{name}={get(config, name)} must lie in [0, 1]")
     for name, fade_ms in (
         ("data.fade_ms", data.fade_ms),
         ("sound.fade_out_ms", config.sound.fade_out_ms),

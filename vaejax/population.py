@@ -30,6 +30,8 @@ FITTED_FROM = frozenset(
         "augment.gain_db",
         "augment.shift_ms",
         "augment.pitch_probability",
+        "augment.eq_db",
+        "augment.eq_probability",
         "condition.dropout",
         "train.seed",
     }

@@ -25,6 +25,8 @@ SWEEPABLE = (
     "augment.gain_db",
     "augment.shift_ms",
     "augment.pitch_probability",
+    "augment.eq_db",
+    "augment.eq_probability",
     "condition.dropout",
     "objective.beta",
     "train.learning_rate",

@@ -71,6 +71,9 @@ def augmented_clip(key, pcm, length, config: Config):
         shift_samples=config.augment.shift_ms * 1e-3 * config.data.sample_rate,
         pitch_semitones=config.augment.pitch_semitones,
         pitch_probability=config.augment.pitch_probability,
+        sample_rate=config.data.sample_rate,
+        eq_db=config.augment.eq_db,
+        eq_probability=config.augment.eq_probability,
     )
 
 

@@ -31,6 +31,9 @@ augmented_clip = jax.jit(
         "shift_samples",
         "pitch_semitones",
         "pitch_probability",
+        "sample_rate",
+        "eq_db",
+        "eq_probability",
     ),
 )
 
@@ -164,7 +167,9 @@ def test_nothing_is_read_beyond_the_pack():
 
 # Augmentation
 
+NO_EQ = {"sample_rate": RATE, "eq_db": 0.0, "eq_probability": 1.0}
 OFF = {"gain_db": 0.0, "shift_samples": 0.0, "pitch_semitones": 0, "pitch_probability": 1.0}
+OFF |= NO_EQ
 
 
 def visits(clip, length, num, **kwargs):
@@ -186,6 +191,7 @@ def test_without_augmentation_the_clip_is_the_raw_one(key):
         shift_samples=0,
         pitch_semitones=0,
         pitch_probability=1.0,
+        **NO_EQ,
     )
     expected = raw_clip(clip, 5000, num_samples=4096, fade_samples=64)
     np.testing.assert_allclose(got, expected, atol=3e-4)
@@ -232,6 +238,7 @@ def test_a_sound_that_the_pitch_cuts_is_faded_and_one_that_it_ends_is_not(key):
     clip = np.zeros(5000, np.int16)
     clip[:4096] = 20_000
     fade = {"num_samples": 4096, "fade_samples": 100, "gain_db": 0.0, "shift_samples": 0.0}
+    fade |= NO_EQ
     for seed in range(20):
         got, semitones = augmented_clip(
             jax.random.key(seed), clip, 4096, pitch_semitones=2, pitch_probability=1.0, **fade
@@ -247,8 +254,28 @@ def test_a_sound_that_the_pitch_cuts_is_faded_and_one_that_it_ends_is_not(key):
             np.testing.assert_allclose(got[8:ends_at], got[8], rtol=1e-3)
 
 
+def test_equaliser_is_in_at_the_share_of_visits_asked_for_and_draws_anew():
+    clip = pcm(tone(1000, 6000) * np.exp(-np.arange(6000) / 500))
+    plain, _ = visits(clip, 4096, 1)
+    clips, _ = visits(clip, 4096, 600, eq_db=6.0, eq_probability=0.4)
+    is_in = np.abs(clips - plain).max(1) > 1e-3
+    # Four standard errors of a share of 0.4 in 600 draws are 0.08.
+    assert is_in.mean() == pytest.approx(0.4, abs=0.08)
+    assert len({clip.tobytes() for clip in clips[is_in]}) == is_in.sum()
+
+
+def test_a_traced_equaliser_of_no_gain_is_none(key):
+    clip = pcm(tone(1000, 5000))
+    clip_of = partial(
+        batches.augmented_clip, key, clip, 5000, num_samples=4096, fade_samples=10, **OFF | NO_EQ
+    )
+    del clip_of.keywords["eq_db"]
+    got = jax.jit(lambda eq_db: clip_of(eq_db=eq_db)[0])(0.0)
+    np.testing.assert_allclose(got, clip_of(eq_db=0.0)[0], atol=1e-5)
+
+
 def test_augmented_clips_never_exceed_full_scale():
     noise = np.random.default_rng(0).integers(-32767, 32768, 6000).astype(np.int16)
-    clips, _ = visits(noise, 6000, 64, pitch_semitones=2, shift_samples=20.0)
+    clips, _ = visits(noise, 6000, 64, pitch_semitones=2, shift_samples=20.0, eq_db=12.0)
     assert np.isfinite(clips).all()
     np.testing.assert_allclose(np.abs(clips).max(1), 1.0, rtol=1e-5)

@@ -104,6 +104,41 @@ def test_gain_is_uniform_in_db_between_its_limits():
         augment.random_gain(keys[0], jnp.ones(1), low_db=3.0, high_db=1.0)
 
 
+def test_equaliser_has_normal_gains_in_its_bands_and_nothing_before_the_sound():
+    rate, start = 16_000, 300
+    click = jnp.zeros(8_000).at[start].set(1.0)
+    keys = jax.random.split(jax.random.key(0), 400)
+    filtered = jax.vmap(partial(augment.random_eq, waveform=click, sample_rate=rate, eq_db=5.0))
+    got = np.asarray(filtered(keys), np.float64)
+    assert np.abs(got[:, :start]).max() < 1e-6
+    hz = np.fft.rfftfreq(16_000, 1 / rate)
+    db = 20 * np.log10(np.abs(np.fft.rfft(got[:, start:], 16_000)))
+    bands = 40 * 2 ** (1.5 * np.arange(1, 6))
+    at_bands = db[:, [np.abs(hz - band).argmin() for band in bands]]
+    # Four standard errors of 400 draws are 1.0 of the mean and 0.7 of the deviation.
+    np.testing.assert_allclose(at_bands.mean(0), 0, atol=1.0)
+    np.testing.assert_allclose(at_bands.std(0), 5, atol=0.7)
+    np.testing.assert_allclose(np.corrcoef(at_bands.T), np.eye(5), atol=0.2)
+    # Straight between two bands, over the logarithm of frequency.
+    between = db[:, np.abs(hz - np.sqrt(bands[1] * bands[2])).argmin()]
+    np.testing.assert_allclose(between, at_bands[:, 1:3].mean(1), atol=0.1)
+    # Jensen's formula: of all causal filters with these magnitudes, that of minimum phase alone
+    # begins with the exponential of their mean logarithm.
+    whole = np.concatenate([db, db[:, -2:0:-1]], 1)
+    np.testing.assert_allclose(20 * np.log10(np.abs(got[:, start])), whole.mean(1), atol=0.05)
+
+
+def test_equaliser_without_gain_is_the_identity_and_bad_bands_are_refused():
+    clip = jnp.sin(jnp.arange(3000) * 0.1)
+    key = jax.random.key(0)
+    got = augment.random_eq(key, clip, sample_rate=8000, eq_db=0.0)
+    np.testing.assert_allclose(got, clip, atol=1e-6)
+    with pytest.raises(ValueError, match=r"fmin=4000.0 must lie between 0 and 4000.0"):
+        augment.random_eq(key, clip, sample_rate=8000, eq_db=6.0, fmin=4000.0)
+    with pytest.raises(ValueError, match=r"octaves=0 must be positive"):
+        augment.random_eq(key, clip, sample_rate=8000, eq_db=6.0, octaves=0)
+
+
 def test_noise_lies_at_its_ratio_below_the_signal_and_silence_stays_silent():
     clip = jnp.sin(jnp.arange(20000) * 0.1)
     noisy = jax.jit(partial(augment.add_noise, snr_db=20.0))

@@ -77,6 +77,7 @@ OF_CLIPS = {
     "random_polarity": partial(augment.random_polarity, KEY),
     "random_gain": partial(augment.random_gain, KEY, low_db=-6.0, high_db=6.0),
     "add_noise": partial(augment.add_noise, KEY, snr_db=20.0),
+    "random_eq": partial(augment.random_eq, KEY, sample_rate=RATE, eq_db=6.0),
     "slice_frames": lambda x: framing.slice_frames(jnp.asarray(x), **BLOCKS),
 }
 

@@ -11,6 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from vaejax.signal.augment import random_eq
 from vaejax.signal.fade import fade_out
 
 # Taps of the interpolation. At 44.1 kHz its error is -87 dB at 5 kHz, -56 at 8, -31 at 12, where it
@@ -18,6 +19,8 @@ from vaejax.signal.fade import fade_out
 NUM_TAPS = 8
 _BLOCK = 256
 _NUM_ROUNDS = 4
+# Folded into the key of a visit for its equaliser.
+_EQ = 1
 
 
 def shuffled_index(key, position, *, num_clips: int):
@@ -100,8 +103,11 @@ def augmented_clip(
     shift_samples: float,
     pitch_semitones: int,
     pitch_probability: float,
+    sample_rate: int,
+    eq_db: float,
+    eq_probability: float,
 ):
-    """The clip under a random pitch, start and level.
+    """The clip under a random pitch, start, equaliser and level.
 
     Args:
       key: of this visit.
@@ -112,6 +118,9 @@ def augmented_clip(
       pitch_semitones: the sound is resampled by a whole number of semitones, each of
         [-this, this] but 0 being as likely.
       pitch_probability: that it is resampled at all.
+      sample_rate: Hz, for the equaliser.
+      eq_db: standard deviation of its gains, dB, see `random_eq`.
+      eq_probability: that it is in.
 
     Returns:
       waveform: [num_samples] float32 in [-1, 1].
@@ -126,11 +135,14 @@ def augmented_clip(
     ratio = 2.0 ** (semitones / 12.0)
     shift = shift_samples * shift
     # A shift that is traced (a sweep's) may be zero for some: reading at zero gives the same.
-    is_still = isinstance(shift_samples, int | float) and shift_samples == 0
-    if pitch_semitones == 0 and is_still:
+    if pitch_semitones == 0 and _is_zero(shift_samples):
         waveform = pcm[:num_samples].astype(jnp.float32)
     else:
         waveform = read_at(pcm, ratio, shift, num_samples=num_samples)
+    if not _is_zero(eq_db):
+        in_key, eq_key = jax.random.split(jax.random.fold_in(key, _EQ))
+        filtered = random_eq(eq_key, waveform, sample_rate=sample_rate, eq_db=eq_db)
+        waveform = jnp.where(jax.random.uniform(in_key) < eq_probability, filtered, waveform)
     is_cut = length > ratio * (num_samples - shift)
     waveform = _normalise(_fade_if(is_cut, waveform, fade_samples))
     return waveform * 10.0 ** (-gain_db * gain / 20.0), semitones
@@ -175,6 +187,11 @@ def read_at(pcm, ratio, shift, *, num_samples: int):
         weight = scale * below[k] * above[NUM_TAPS - 1 - k]
         out += weight * source[start + tap].astype(jnp.float32)
     return out
+
+
+def _is_zero(value) -> bool:
+    """Whether a number is known to be zero; one that is traced (a sweep's) may be for some."""
+    return isinstance(value, int | float) and value == 0
 
 
 def _fade_if(is_cut, waveform, fade_samples):

@@ -1,7 +1,11 @@
 """Random changes to training examples: pure functions of a key, one example at a time."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.fft import next_fast_len
 
 
 def spec_augment(
@@ -66,6 +70,53 @@ def random_gain(key, waveform, *, low_db: float, high_db: float) -> jax.Array:
     return waveform * (10.0 ** (db / 20.0)).astype(waveform.dtype)
 
 
+def random_eq(
+    key,
+    waveform,
+    *,
+    sample_rate: int,
+    eq_db: float,
+    octaves: float = 1.5,
+    fmin: float = 40.0,
+) -> jax.Array:
+    """Filters the waveform by a random smooth curve of the spectrum.
+
+    The gains in dB of bands `octaves` apart, from `fmin` up, are normal with mean 0; between them
+    they change along straight lines over the logarithm of frequency. The filter has minimum phase
+    (its cepstrum is folded onto positive times: Oppenheim & Schafer, Discrete-Time Signal
+    Processing, section 13.5), so nothing sounds before it did and an attack stays one.
+
+    Args:
+      key: PRNG key.
+      waveform: `[num_samples]`.
+      sample_rate: Hz; static.
+      eq_db: standard deviation of the gains, dB, >= 0.
+      octaves: between bands; static.
+      fmin: Hz, the lowest band, whose gain everything below it has; static.
+    Returns:
+      `[num_samples]`, cut where the filter's ringing outlasts it.
+    Raises:
+      ValueError: if fmin is not between 0 and half the sample rate, or octaves is not positive.
+    """
+    if not 0 < fmin < sample_rate / 2:
+        raise ValueError(f"fmin={fmin} must lie between 0 and {sample_rate / 2}, half the rate")
+    if not octaves > 0:
+        raise ValueError(f"octaves={octaves} must be positive")
+    waveform = jnp.asarray(waveform)
+    waveform = waveform.astype(jnp.promote_types(waveform.dtype, jnp.float32))
+    num_bands = 1 + math.ceil(math.log2(sample_rate / 2 / fmin) / octaves)
+    gains = eq_db * jax.random.normal(key, (num_bands,), jnp.float32)
+    # Four points of the spectrum up to the lowest band draw its curve well enough.
+    num_taps = 2 ** math.ceil(math.log2(4 * sample_rate / fmin))
+    hz = np.arange(num_taps // 2 + 1) * sample_rate / num_taps
+    place = np.log2(np.maximum(hz, fmin) / fmin) / octaves
+    db = jnp.interp(place, np.arange(num_bands), gains)
+    taps = _minimum_phase(db * (math.log(10) / 20)).astype(waveform.dtype)
+    n_fft = next_fast_len(len(waveform) + num_taps - 1, real=True)
+    spectrum = jnp.fft.rfft(waveform, n_fft) * jnp.fft.rfft(taps, n_fft)
+    return jnp.fft.irfft(spectrum, n_fft)[: len(waveform)]
+
+
 def add_noise(key, waveform, *, snr_db: float) -> jax.Array:
     """Adds white Gaussian noise `snr_db` dB below the waveform's RMS; silence stays silent."""
     waveform = jnp.asarray(waveform)
@@ -88,3 +139,12 @@ def _masked(key, size: int, widest: int, count: int, name: str):
     starts = jax.random.randint(start_key, (count, 1), 0, size - widths + 1)
     positions = jnp.arange(size)
     return jnp.any((positions >= starts) & (positions < starts + widths), axis=0)
+
+
+def _minimum_phase(log_gain) -> jax.Array:
+    """The impulse response `[2 (n - 1)]` of minimum phase whose spectrum has the natural logarithms
+    of its magnitudes `[n]` given, from 0 to half the sample rate."""
+    n = len(log_gain) - 1
+    cepstrum = jnp.fft.irfft(log_gain, 2 * n)
+    fold = np.r_[1.0, np.full(n - 1, 2.0), 1.0, np.zeros(n - 1)]
+    return jnp.fft.irfft(jnp.exp(jnp.fft.rfft(cepstrum * fold)), 2 * n)
