@@ -101,6 +101,14 @@ def test_negative_is_refused_where_a_field_cannot_be(config, name):
             r"model\.ppca_clips=8 must exceed model\.num_directions=8; try 32",
         ),
         (
+            {"model.num_refinements": 1, "model.ppca_clips": 0},
+            r"model\.num_refinements=1 looks at errors .*model\.ppca_clips=0 go without.* at 0",
+        ),
+        (
+            {"model.num_refinements": 1, "model.kind": "frames"},
+            r"model\.num_refinements=1 looks at errors .*model\.kind=frames",
+        ),
+        (
             {"train.steps_per_dispatch": 8, "train.log_every_steps": 10},
             r"train\.log_every_steps=10 must be a multiple of train\.steps_per_dispatch=8; try 16",
         ),

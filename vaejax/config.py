@@ -211,6 +211,9 @@ class Model:
     """Units of the hidden layers of the perceptron between z and principal directions."""
     dense_depth: int = 2
     """Hidden layers of the perceptron."""
+    num_refinements: int = 0
+    """Times that the encoder is shown the error of its answer and answers again (Marino et al.
+    2018); needs the linear path. Pays for sounds unlike those trained on."""
     ppca_clips: int = 1536
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
     linear path out, and the perceptron with it: a plain VAE from random weights."""
@@ -501,6 +504,7 @@ NOT_NEGATIVE = (
     "augment.pitch_semitones",
     "augment.eq_db",
     "model.num_stages",
+    "model.num_refinements",
     "model.ppca_clips",
     "objective.beta",
     "objective.beta_warmup_steps",
@@ -639,6 +643,11 @@ def check(config: Config) -> None:
         model.ppca_clips == 0 or model.ppca_clips > model.num_directions,
         f"model.ppca_clips={model.ppca_clips} must exceed model.num_directions="
         f"{model.num_directions}; try {4 * model.num_directions}",
+    )
+    require(
+        model.num_refinements == 0 or (model.kind != "frames" and model.ppca_clips > 0),
+        f"model.num_refinements={model.num_refinements} looks at errors along principal "
+        "directions, which model.kind=frames and model.ppca_clips=0 go without; leave it at 0",
     )
     _check_objective(config)
     for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):

@@ -1,5 +1,6 @@
 """The default model: pPCA at step 0, its shapes, its types."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,11 +10,11 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from vaejax import features, objectives, training
+from vaejax import features, models, objectives, training
 from vaejax.config import Config, Model
 from vaejax.models import create_model, linear
 from vaejax.models.conv1d import Decoder, Encoder
-from vaejax.models.vae import VAE
+from vaejax.models.vae import VAE, Dense
 
 # What a model is told that is told nothing.
 NOTHING = np.zeros(0, np.float32)
@@ -65,6 +66,11 @@ def linear_mean(path, z):
 
 def reconstruct(model, params, x, path):
     return decode(model, params, encode(model, params, x, path)[0], path)
+
+
+def refined(config, num_refinements=2):
+    model = dataclasses.replace(config.model, num_refinements=num_refinements)
+    return dataclasses.replace(config, model=model)
 
 
 def perturbed(params):
@@ -209,3 +215,77 @@ def test_weights_stay_float32_and_results_close_under_bfloat16(make_config, fres
         assert rough.dtype == jnp.float32
         assert np.abs(exact - rough).max() > 0  # bfloat16 was really used
         assert np.linalg.norm(exact - rough) < 0.03 * np.linalg.norm(exact)
+
+
+# Refinements
+
+
+def test_refinements_leave_step_0_to_ppca(config, sounds, fitted):
+    config = refined(config)
+    model, params = create_model(config), training.create_state(config).params["vae"]
+    x = spectrograms(sounds, sounds.held_out_rows[:1], fitted.statistics, config)[0]
+    expected = linear_posterior(fitted.linear, x)
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4),
+        encode(model, params, x, fitted.linear),
+        expected,
+    )
+
+
+def test_a_refinement_is_shown_what_the_answer_before_it_stands_for(config, sounds, fitted):
+    path = fitted.linear
+    once, twice = (create_model(refined(config, num)) for num in (1, 2))
+    params = perturbed(training.create_state(refined(config)).params["vae"])
+    first = {name: value for name, value in params.items() if name != "refiner"}
+    x = spectrograms(sounds, sounds.held_out_rows[:1], fitted.statistics, config)[0]
+    plain = create_model(config)
+    sound = np.asarray(linear.coordinates(path, x, NOTHING))
+    sigma = np.asarray(jnp.exp(0.5 * linear_posterior(path, x)[1]))
+    unit = float(linear.unit(path, latent_dim=4))
+
+    def along(z):
+        dense = Dense(16, 2, 8, jnp.float32).apply({"params": params["dense_decoder"]}, z)
+        return linear.likelihood_coordinates(path, z) + unit * dense
+
+    def refine(mean, logvar):
+        error = sound - along(mean)
+        # Differences in place of the derivative.
+        eye = 1e-2 * np.eye(4, dtype=np.float32)
+        jacobian = np.stack([along(mean + e) - along(mean - e) for e in eye], 1) / 2e-2
+        step = sigma**2 * (error @ jacobian) / path.noise
+        seen = np.concatenate([error / unit, step, mean])
+        more = Dense(16, 2, 8, jnp.float32).apply({"params": params["refiner"]}, seen)
+        return mean + sigma * more[:4], logvar + more[4:]
+
+    expected = encode(plain, first, x, path)
+    for model in (once, twice):
+        expected = refine(*expected)
+        for got, wanted in zip(encode(model, params, x, path), expected, strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_refinements_learn_batch_and_are_recomputed(config, sounds, fitted):
+    config = refined(config)
+    x = spectrograms(sounds, sounds.held_out_rows[:3], fitted.statistics, config)
+    params = perturbed(training.create_state(config).params["vae"])
+    model = create_model(config)
+
+    def loss(params, model):
+        def one(x):
+            inputs = ({"params": params}, x, NOTHING, fitted.linear)
+            return model.apply(*inputs, method="encode")[0]
+
+        means = jax.vmap(one)(x)
+        return jnp.sum(means**2), means
+
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    (_, means), grads = run(params, model)
+    assert all(np.abs(grad).max() > 0 for grad in jax.tree.leaves(grads["refiner"]))
+    alone = [encode(model, params, one, fitted.linear)[0] for one in x]
+    np.testing.assert_allclose(means, np.stack(alone), rtol=1e-3, atol=1e-3)
+    _, again = run(params, models.Rematerialized(model))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max()),
+        again,
+        grads,
+    )

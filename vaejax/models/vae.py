@@ -9,11 +9,17 @@ probabilistic PCA. There are two kinds of corrections:
   no dimension for. It bends the plane of PCA into a surface, and learns in a few hundred steps;
 - those of encoder and decoder: between z and x itself, for what no principal direction holds.
 
+An encoder that answers at once has to know what the bent surface does. With model.num_refinements
+it is shown the error of its answer along the principal directions, and the gradient of their
+likelihood, and answers again: iterative amortized inference (Marino et al. 2018). The more unlike
+the training sounds a sound is, the more that helps.
+
 Corrections are measured in the units of the linear path's own uncertainty: the posterior's standard
 deviation for the latent mean, the likelihood's for x. Without a linear path (model.ppca_clips 0)
 there is nothing to correct: encoder and decoder are the whole model and start from random weights.
 """
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -85,6 +91,7 @@ class VAE(nn.Module):
     dense_width: int
     dense_depth: int
     dtype: Any = jnp.float32
+    num_refinements: int = 0
 
     def setup(self):
         """Builds the dense corrections."""
@@ -92,6 +99,8 @@ class VAE(nn.Module):
             sizes = (self.dense_width, self.dense_depth)
             self.dense_encoder = Dense(*sizes, 2 * self.latent_dim, self.dtype)
             self.dense_decoder = Dense(*sizes, self.num_directions, self.dtype)
+            if self.num_refinements:
+                self.refiner = Dense(*sizes, 2 * self.latent_dim, self.dtype)
 
     def encode(self, x, condition, linear: Linear):
         """x [*shape] and condition [condition_dim] -> posterior mean and logvar, [latent_dim]
@@ -105,22 +114,39 @@ class VAE(nn.Module):
         dense_mean, dense_logvar = jnp.split(self.dense_encoder(told), 2)
         conv_mean, conv_logvar = self.encoder(x - linear.loc, condition)
         sigma = jnp.exp(0.5 * logvar)
-        return mean + sigma * (dense_mean + conv_mean), logvar + dense_logvar + conv_logvar
+        mean, logvar = mean + sigma * (dense_mean + conv_mean), logvar + dense_logvar + conv_logvar
+        for _ in range(self.num_refinements):
+            # log p(coordinates | z) = -|error|^2 / (2 noise) + const, by its gradient in z. Times
+            # sigma^2 it is the step that would be right if nothing were bent.
+            at = partial(_coordinates, condition=condition, linear=linear)
+            found, backward = nn.vjp(at, self.dense_decoder, mean, vjp_variables=False)
+            error = coordinates + linear_path.offset(linear, condition) - found
+            step = sigma**2 * backward(error / linear.noise)[-1]
+            seen = jnp.concatenate([error / unit, step, mean, condition])
+            more_mean, more_logvar = jnp.split(self.refiner(seen), 2)
+            mean, logvar = mean + sigma * more_mean, logvar + more_logvar
+        return mean, logvar
 
     def decode(self, z, condition, linear: Linear):
         """Latent [latent_dim] and condition [condition_dim] -> mean of the likelihood, [*shape]."""
         told = jnp.concatenate([z, condition])
         if not self.num_directions:
             return self.decoder(told)
-        unit = linear_path.unit(linear, latent_dim=self.latent_dim)
-        coordinates = linear_path.likelihood_coordinates(linear, z)
-        coordinates += linear_path.offset(linear, condition) + unit * self.dense_decoder(told)
+        coordinates = _coordinates(self.dense_decoder, z, condition, linear)
         return linear_path.at(linear, coordinates) + jnp.sqrt(linear.noise) * self.decoder(told)
 
     def __call__(self, x, condition, linear: Linear):
         """Touches every parameter, for `init`."""
         mean, _ = self.encode(x, condition, linear)
         return self.decode(mean, condition, linear)
+
+
+def _coordinates(dense_decoder, z, condition, linear: Linear):
+    """Those of what z [latent_dim] stands for along the principal directions, [num_directions]."""
+    unit = linear_path.unit(linear, latent_dim=len(z))
+    dense = dense_decoder(jnp.concatenate([z, condition]))
+    coordinates = linear_path.likelihood_coordinates(linear, z)
+    return coordinates + (linear_path.offset(linear, condition) + unit * dense)
 
 
 def around(encoder: nn.Module, decoder: nn.Module, config: Config) -> VAE:
@@ -133,4 +159,5 @@ def around(encoder: nn.Module, decoder: nn.Module, config: Config) -> VAE:
         dense_width=config.model.dense_width,
         dense_depth=config.model.dense_depth,
         dtype=jnp.dtype(config.model.compute_dtype),
+        num_refinements=config.model.num_refinements,
     )
