@@ -88,6 +88,15 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
 
         return run
 
+    def refine(m, a):
+        mean = a[: config.latent_dim]
+        answer, sigma = (mean, mean), jnp.ones_like(mean)
+        for _ in range(config.model.num_refinements):
+            answer = m.refine(*answer, sigma, a, nothing, linear)
+        return answer
+
+    refinements = (both(refine), (variables, coordinates, z))
+
     def linear_path(linear, x, coordinates, out):
         found = jax.vmap(partial(path.coordinates, linear))(x, told)
         rebuilt, pull = jax.vjp(lambda c: jax.vmap(partial(path.at, linear))(c), coordinates)
@@ -113,7 +122,7 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
     flat = x.reshape(size, x.shape[1], -1)
     return {
         "whole step": (step, (state, fitted, pcm, lengths, facts, positions)),
-        "cut, pitch and level of the clips": (waveforms, (keys, pcm, lengths)),
+        "cut, pitch, equaliser and level of the clips": (waveforms, (keys, pcm, lengths)),
         "spectrograms": (spectrograms, (clips,)),
         "loss and gradient": (loss, (state.params, fitted, x)),
         "of that, linear path": (linear_path, (linear, x, coordinates, x)),
@@ -126,6 +135,7 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
             (variables, z, flat),
         ),
         "of that, perceptrons": (both(perceptrons), (variables, coordinates, coordinates)),
+        **({"of that, refinements": refinements} if config.model.num_refinements else {}),
         "clip, AdamW and averaged weights": (update, (state, state.params)),
     }
 

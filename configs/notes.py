@@ -1,4 +1,4 @@
-"""Some hundred recorded notes: as the default, but every note is moved to where its neighbours lie.
+"""Some hundred recorded notes: moved to where their neighbours lie, and equalised.
 
     python train.py --config configs/notes.py --data FOLDER
 
@@ -24,7 +24,7 @@ def get_config() -> Config:
         augment=dataclasses.replace(
             default.augment, pitch_semitones=4, pitch_probability=0.6, eq_db=8.0
         ),
-        # An encoder that looks twice is right about instruments that it has not heard more often.
+        # An encoder that is shown its errors is more often right about unheard instruments.
         model=dataclasses.replace(default.model, num_directions=512, num_refinements=2),
         # Half of the error of a rebuilt note lies more than 40 dB below full scale, where the
         # likelihood hardly looks.

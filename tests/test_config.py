@@ -27,6 +27,12 @@ def test_zero_is_refused_where_a_field_must_be_positive(config, name):
 
 
 @pytest.mark.parametrize("name", configs.NOT_NEGATIVE)
+def test_infinity_is_refused(config):
+    for name in ("augment.eq_db", "train.learning_rate"):
+        with pytest.raises(ValueError, match=rf"{name}=inf must be a finite number"):
+            configs.check(change(config, name, float("inf")))
+
+
 def test_negative_is_refused_where_a_field_cannot_be(config, name):
     with pytest.raises(ValueError, match=rf"^{name}=-1 must not be negative$"):
         configs.check(change(config, name, -1))
@@ -102,11 +108,15 @@ def test_negative_is_refused_where_a_field_cannot_be(config, name):
         ),
         (
             {"model.num_refinements": 1, "model.ppca_clips": 0},
-            r"model\.num_refinements=1 looks at errors .*model\.ppca_clips=0 go without.* at 0",
+            r"model\.num_refinements=1 needs the perceptron .*model\.ppca_clips=0 go without.* 0",
         ),
         (
             {"model.num_refinements": 1, "model.kind": "frames"},
-            r"model\.num_refinements=1 looks at errors .*model\.kind=frames",
+            r"model\.num_refinements=1 needs the perceptron .*model\.kind=frames",
+        ),
+        (
+            {"augment.eq_db": 6.0, "condition.factors": ("brightness",)},
+            r"augment\.eq_db=6 changes the brightness that condition\.factors tells; leave one",
         ),
         (
             {"train.steps_per_dispatch": 8, "train.log_every_steps": 10},

@@ -168,7 +168,8 @@ class Augment:
     """Share of the visits at which the pitch moves."""
     eq_db: float = 0.0
     """dB; standard deviation of the gains of a random equaliser, whose bands are 1.5 octaves apart.
-    Stands for instruments that are not among the sounds."""
+    Stands for instruments that are not among the sounds. It changes a brightness that is told
+    (condition.factors), and is refused beside it."""
     eq_probability: float = 0.7
     """Share of the visits at which the equaliser is in."""
 
@@ -213,7 +214,7 @@ class Model:
     """Hidden layers of the perceptron."""
     num_refinements: int = 0
     """Times that the encoder is shown the error of its answer and answers again (Marino et al.
-    2018); needs the linear path. Pays for sounds unlike those trained on."""
+    2018); not of `frames`, nor without a linear path. Pays for sounds unlike those trained on."""
     ppca_clips: int = 1536
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
     linear path out, and the perceptron with it: a plain VAE from random weights."""
@@ -543,6 +544,9 @@ def check(config: Config) -> None:
     for name in NOT_NEGATIVE:
         value = get(config, name)
         require(value >= 0, f"{name}={value} must not be negative")
+    for name in (*POSITIVE, *NOT_NEGATIVE):
+        value = get(config, name)
+        require(math.isfinite(value), f"{name}={value} must be a finite number")
 
     require(
         0 < data.holdout_fraction <= 0.5,
@@ -556,6 +560,11 @@ def check(config: Config) -> None:
         )
     told = config.condition
     require(0 <= told.dropout < 1, f"condition.dropout={told.dropout} must lie in [0, 1)")
+    require(
+        config.augment.eq_db == 0 or "brightness" not in told.factors,
+        f"augment.eq_db={config.augment.eq_db:g} changes the brightness that condition.factors "
+        "tells; leave one of the two out",
+    )
     for name in ("label", "pitch", "chroma"):
         require(
             name not in told.factors,
@@ -646,8 +655,9 @@ def check(config: Config) -> None:
     )
     require(
         model.num_refinements == 0 or (model.kind != "frames" and model.ppca_clips > 0),
-        f"model.num_refinements={model.num_refinements} looks at errors along principal "
-        "directions, which model.kind=frames and model.ppca_clips=0 go without; leave it at 0",
+        f"model.num_refinements={model.num_refinements} needs the perceptron between z and "
+        "principal directions, which model.kind=frames and model.ppca_clips=0 go without; leave it "
+        "at 0",
     )
     _check_objective(config)
     for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):

@@ -30,13 +30,24 @@ def configured(options: dict[str, Any]):
 def plain(config):
     """The same without augmentation."""
     none = dataclasses.replace(
-        config.augment, gain_db=0.0, shift_ms=0.0, pitch_semitones=0, pitch_probability=0.0
+        config.augment,
+        gain_db=0.0,
+        shift_ms=0.0,
+        pitch_semitones=0,
+        pitch_probability=0.0,
+        eq_db=0.0,
     )
     return dataclasses.replace(config, augment=none)
 
 
 def sizes_of(config) -> dict[str, Any]:
-    """What a peer has to know to build the same model and step."""
+    """What a peer has to know to build the same model and step.
+
+    Raises:
+      SystemExit: the peers do not know the model.
+    """
+    if config.model.num_refinements:
+        raise SystemExit("error: the peers have no refinements; take --config configs/default.py")
     model = dataclasses.asdict(config.model)
     return {
         **model,

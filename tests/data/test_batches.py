@@ -264,6 +264,23 @@ def test_equaliser_is_in_at_the_share_of_visits_asked_for_and_draws_anew():
     assert len({clip.tobytes() for clip in clips[is_in]}) == is_in.sum()
 
 
+def test_a_cut_sound_is_equalised_first_and_faded_then(key):
+    clip = pcm(np.random.default_rng(0).standard_normal(6000))
+    options = {"num_samples": 4096, **OFF, "eq_db": 12.0}
+    faded, whole = (
+        np.asarray(batches.augmented_clip(key, clip, 6000, fade_samples=n, **options)[0])
+        for n in (100, 0)
+    )
+    assert faded[-1] == 0.0
+    np.testing.assert_allclose(faded[-51] / whole[-51], faded[100] / whole[100] / 2, rtol=0.02)
+
+
+def test_equalised_silence_stays_silence(key):
+    clip = np.concatenate([pcm(tone(1000, 500)), np.zeros(5500, np.int16)])
+    clips, _ = visits(clip, 500, 8, eq_db=8.0, shift_samples=40.0)
+    np.testing.assert_array_equal(clips[:, -1000:], 0)
+
+
 def test_a_traced_equaliser_of_no_gain_is_none(key):
     clip = pcm(tone(1000, 5000))
     clip_of = partial(

@@ -232,35 +232,47 @@ def test_refinements_leave_step_0_to_ppca(config, sounds, fitted):
     )
 
 
-def test_a_refinement_is_shown_what_the_answer_before_it_stands_for(config, sounds, fitted):
-    path = fitted.linear
-    once, twice = (create_model(refined(config, num)) for num in (1, 2))
-    params = perturbed(training.create_state(refined(config)).params["vae"])
+@pytest.mark.parametrize("condition_dim", [0, 2])
+def test_a_refinement_is_shown_what_the_answer_before_it_stands_for(
+    config, sounds, fitted, condition_dim
+):
+    rng = np.random.default_rng(1)
+    offsets = rng.standard_normal((8, condition_dim)).astype(np.float32)
+    path, told = fitted.linear._replace(offsets=offsets), np.ones(condition_dim, np.float32)
+    state = training.create_state(refined(config), condition_dim)
+    params = perturbed(state.params["vae"])
     first = {name: value for name, value in params.items() if name != "refiner"}
     x = spectrograms(sounds, sounds.held_out_rows[:1], fitted.statistics, config)[0]
-    plain = create_model(config)
-    sound = np.asarray(linear.coordinates(path, x, NOTHING))
-    sigma = np.asarray(jnp.exp(0.5 * linear_posterior(path, x)[1]))
+    flat = np.asarray(x - path.loc).reshape(-1) @ np.asarray(path.basis).reshape(x.size, 8)
+    coordinates = linear.coordinates(path, x, told)
+    sigma = np.asarray(jnp.exp(0.5 * linear.posterior(path, coordinates, latent_dim=4)[1]))
     unit = float(linear.unit(path, latent_dim=4))
 
+    @partial(jax.jit, static_argnums=0)
+    def answer(num_refinements, params):
+        model = create_model(refined(config, num_refinements))
+        return model.apply({"params": params}, x, told, path, method="encode")
+
+    def perceptron(name, out, seen):
+        return Dense(16, 2, out, jnp.float32).apply({"params": params[name]}, seen)
+
     def along(z):
-        dense = Dense(16, 2, 8, jnp.float32).apply({"params": params["dense_decoder"]}, z)
-        return linear.likelihood_coordinates(path, z) + unit * dense
+        dense = perceptron("dense_decoder", 8, np.concatenate([z, told]))
+        return offsets @ told + linear.likelihood_coordinates(path, z) + unit * dense
 
     def refine(mean, logvar):
-        error = sound - along(mean)
+        error = flat - along(mean)
         # Differences in place of the derivative.
         eye = 1e-2 * np.eye(4, dtype=np.float32)
         jacobian = np.stack([along(mean + e) - along(mean - e) for e in eye], 1) / 2e-2
         step = sigma**2 * (error @ jacobian) / path.noise
-        seen = np.concatenate([error / unit, step, mean])
-        more = Dense(16, 2, 8, jnp.float32).apply({"params": params["refiner"]}, seen)
+        more = perceptron("refiner", 8, np.concatenate([error / unit, step, mean, told]))
         return mean + sigma * more[:4], logvar + more[4:]
 
-    expected = encode(plain, first, x, path)
-    for model in (once, twice):
+    expected = answer(0, first)
+    for num_refinements in (1, 2):
         expected = refine(*expected)
-        for got, wanted in zip(encode(model, params, x, path), expected, strict=True):
+        for got, wanted in zip(answer(num_refinements, params), expected, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=2e-3, atol=2e-3)
 
 

@@ -19,7 +19,7 @@ from vaejax.signal.fade import fade_out
 NUM_TAPS = 8
 _BLOCK = 256
 _NUM_ROUNDS = 4
-# Folded into the key of a visit for its equaliser.
+# Folded into the key of a visit for its equaliser, so that its other draws stay what they were.
 _EQ = 1
 
 

@@ -3,16 +3,14 @@
 Whatever its layers, a model of `models` is an encoder (x, condition) -> mean, logvar and a decoder
 (z and condition) -> x, single example in and out. With a linear path fitted beforehand
 (`models.linear`), both add corrections to it that are zero at the start, so that step 0 is
-probabilistic PCA. There are two kinds of corrections:
+probabilistic PCA. There are three kinds of corrections:
 
 - dense: between z and the coordinates along some hundred principal directions, most of which z has
   no dimension for. It bends the plane of PCA into a surface, and learns in a few hundred steps;
-- those of encoder and decoder: between z and x itself, for what no principal direction holds.
-
-An encoder that answers at once has to know what the bent surface does. With model.num_refinements
-it is shown the error of its answer along the principal directions, and the gradient of their
-likelihood, and answers again: iterative amortized inference (Marino et al. 2018). The more unlike
-the training sounds a sound is, the more that helps.
+- those of encoder and decoder: between z and x itself, for what no principal direction holds;
+- refinements, if model.num_refinements asks for them: the encoder is shown the error of its answer
+  along the principal directions, and the gradient of their likelihood, and answers again (iterative
+  amortized inference, Marino et al. 2018). It helps most with sounds unlike those trained on.
 
 Corrections are measured in the units of the linear path's own uncertainty: the posterior's standard
 deviation for the latent mean, the likelihood's for x. Without a linear path (model.ppca_clips 0)
@@ -94,7 +92,7 @@ class VAE(nn.Module):
     num_refinements: int = 0
 
     def setup(self):
-        """Builds the dense corrections."""
+        """Builds the dense corrections and the refiner."""
         if self.num_directions:
             sizes = (self.dense_width, self.dense_depth)
             self.dense_encoder = Dense(*sizes, 2 * self.latent_dim, self.dtype)
@@ -115,17 +113,30 @@ class VAE(nn.Module):
         conv_mean, conv_logvar = self.encoder(x - linear.loc, condition)
         sigma = jnp.exp(0.5 * logvar)
         mean, logvar = mean + sigma * (dense_mean + conv_mean), logvar + dense_logvar + conv_logvar
+        coordinates += linear_path.offset(linear, condition)
         for _ in range(self.num_refinements):
-            # log p(coordinates | z) = -|error|^2 / (2 noise) + const, by its gradient in z. Times
-            # sigma^2 it is the step that would be right if nothing were bent.
-            at = partial(_coordinates, condition=condition, linear=linear)
-            found, backward = nn.vjp(at, self.dense_decoder, mean, vjp_variables=False)
-            error = coordinates + linear_path.offset(linear, condition) - found
-            step = sigma**2 * backward(error / linear.noise)[-1]
-            seen = jnp.concatenate([error / unit, step, mean, condition])
-            more_mean, more_logvar = jnp.split(self.refiner(seen), 2)
-            mean, logvar = mean + sigma * more_mean, logvar + more_logvar
+            mean, logvar = self.refine(mean, logvar, sigma, coordinates, condition, linear)
         return mean, logvar
+
+    def refine(self, mean, logvar, sigma, coordinates, condition, linear: Linear):
+        """Posterior mean and logvar [latent_dim] once more, after a look at what they get wrong.
+
+        Args:
+          sigma: [latent_dim], the linear path's own standard deviation.
+          coordinates: [num_directions], the sound's along the principal directions.
+        """
+        # log p(coordinates | z) = -|error|^2 / (2 noise) + const: its gradient in z, times sigma^2.
+        # Were nothing bent, that step would lead from z = 0 to the posterior's mean; from elsewhere
+        # it lacks the prior's part, for which the refiner is shown z.
+        at = partial(_coordinates, condition=condition, linear=linear)
+        found, backward = nn.vjp(at, self.dense_decoder, mean, vjp_variables=False)
+        error = coordinates - found
+        step = sigma**2 * backward(error / linear.noise)[-1]
+        unit = linear_path.unit(linear, latent_dim=self.latent_dim)
+        more_mean, more_logvar = jnp.split(
+            self.refiner(jnp.concatenate([error / unit, step, mean, condition])), 2
+        )
+        return mean + sigma * more_mean, logvar + more_logvar
 
     def decode(self, z, condition, linear: Linear):
         """Latent [latent_dim] and condition [condition_dim] -> mean of the likelihood, [*shape]."""

@@ -84,7 +84,7 @@ def random_eq(
     The gains in dB of bands `octaves` apart, from `fmin` up, are normal with mean 0; between them
     they change along straight lines over the logarithm of frequency. The filter has minimum phase
     (its cepstrum is folded onto positive times: Oppenheim & Schafer, Discrete-Time Signal
-    Processing, section 13.5), so nothing sounds before it did and an attack stays one.
+    Processing, 3rd ed., chapter 13), so nothing sounds before it did and an attack stays one.
 
     Args:
       key: PRNG key.
@@ -94,7 +94,8 @@ def random_eq(
       octaves: between bands; static.
       fmin: Hz, the lowest band, whose gain everything below it has; static.
     Returns:
-      `[num_samples]`, cut where the filter's ringing outlasts it.
+      `[num_samples]`, cut where the filter's ringing outlasts it. What is 120 dB below the peak
+      is 0, so that silence stays silence.
     Raises:
       ValueError: if fmin is not between 0 and half the sample rate, or octaves is not positive.
     """
@@ -114,7 +115,10 @@ def random_eq(
     taps = _minimum_phase(db * (math.log(10) / 20)).astype(waveform.dtype)
     n_fft = next_fast_len(len(waveform) + num_taps - 1, real=True)
     spectrum = jnp.fft.rfft(waveform, n_fft) * jnp.fft.rfft(taps, n_fft)
-    return jnp.fft.irfft(spectrum, n_fft)[: len(waveform)]
+    filtered = jnp.fft.irfft(spectrum, n_fft)[: len(waveform)]
+    # What the transforms round would be a sound where there is silence, with phases of its own.
+    is_sound = jnp.abs(filtered) > 1e-6 * jnp.max(jnp.abs(filtered))
+    return jnp.where(is_sound, filtered, 0.0)
 
 
 def add_noise(key, waveform, *, snr_db: float) -> jax.Array:
