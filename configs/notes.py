@@ -3,9 +3,9 @@
     python train.py --config configs/notes.py --data FOLDER
 
 On two cores of an AMD EPYC (AVX-512), on 469 notes of 40 General MIDI instruments, every fourth
-semitone: 278 s in all, 101 clips/s. Audio of the 51 held-out ones within 1.87 dB (mel L1) at step
-0, which is PCA of the changed copies, and 1.47 at step 700; with whole pitches held out 2.24 and
-1.74, with whole instruments 2.14 and 1.81.
+semitone: 270 s in all, 98 clips/s. Audio of the 51 held-out ones within 1.87 dB (mel L1) at step
+0, which is PCA of the changed copies, and 1.48 at step 700; with whole pitches held out 2.23 and
+1.75, with whole instruments 2.14 and 1.80.
 """
 
 import dataclasses
