@@ -242,3 +242,61 @@ def test_magnitude_lsd_matches_its_definition():
     scaled = b * np.linalg.norm(a) / np.linalg.norm(b)
     expected = np.sqrt(((20 * np.log10(a / scaled)) ** 2).mean(1)).mean()
     assert float(metrics.magnitude_lsd_db(a, 3 * b)) == pytest.approx(expected, rel=1e-4)
+
+
+# Start and body
+
+onset = jax.jit(metrics.onset)
+onset_step = jax.jit(metrics.onset_step)
+body_db = jax.jit(metrics.body_db, static_argnames="sample_rate")
+
+
+def started_by(first, rest):
+    """A sound of full scale whose first samples are given."""
+    rest = np.asarray(rest, np.float32) / np.abs(rest).max()
+    return np.concatenate([np.asarray(first, np.float32), rest])
+
+
+@pytest.mark.parametrize(
+    ("first", "loud"),
+    [([0, 0, 0, 0], 0), ([0, 0.4, 0.45, 0.49], 0), ([0, 0, 0, -0.6], 1), ([0.51, 0, 0, 0], 1)],
+)
+def test_an_onset_is_loud_if_its_first_four_samples_reach_half_of_the_peak(first, loud):
+    # The peak lies far behind them; the level is no matter.
+    sound = started_by(first, np.cumsum(noise()))
+    assert float(onset(sound)) == float(onset(1e-3 * sound)) == loud
+
+
+def test_a_click_is_a_step_and_loud_noise_and_a_loud_slow_start_are_none():
+    decaying = noise() * np.exp(-np.arange(RATE) / 4000)
+    assert float(onset_step(started_by([1.0], 0.05 * np.sin(np.arange(RATE) / 20)))) == 1
+    # All of a bright noise jumps as far as its first sample.
+    assert float(onset(started_by([1.0], decaying[: RATE // 8]))) == 1
+    assert float(onset_step(started_by([1.0], decaying[: RATE // 8]))) == 0
+    # The first samples are loud together, but the first is not.
+    assert float(onset(started_by([0, 0.3, 0.6], sine(100)))) == 1
+    assert float(onset_step(started_by([0, 0.3, 0.6], sine(100)))) == 0
+
+
+def test_silence_has_no_onset_and_the_body_of_a_click():
+    silence, click = np.zeros(RATE, np.float32), np.zeros(RATE, np.float32)
+    click[0] = 0.5
+    assert float(onset(silence)) == float(onset_step(silence)) == 0
+    assert float(body_db(silence, click, sample_rate=RATE)) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("num_samples", [600, RATE])
+def test_body_level_of_a_sine_is_that_of_a_sine_where_it_fills_50_ms(num_samples):
+    sound = np.concatenate([np.zeros(777), sine(1000, num_samples, RATE)]).astype(np.float32)
+    filled = min(num_samples / (0.05 * RATE), 1)
+    level = float(metrics.body_level_db(0.1 * sound, sample_rate=RATE))
+    assert level == pytest.approx(10 * np.log10(filled / 2), abs=0.05)
+
+
+@pytest.mark.parametrize("gain_db", [-12.0, -6.0, 0.0])
+def test_body_is_quieter_by_what_a_click_rises_above_it(gain_db):
+    sound = sine(440, RATE, RATE)
+    clicked = 10 ** (gain_db / 20) * sound
+    clicked[0] = 1.0
+    assert float(body_db(sound, clicked, sample_rate=RATE)) == pytest.approx(gain_db, abs=0.1)
+    assert float(body_db(clicked, sound, sample_rate=RATE)) == pytest.approx(-gain_db, abs=0.1)

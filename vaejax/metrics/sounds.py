@@ -16,6 +16,10 @@ FLOOR_DB = -60.0
 NUM_MELS = 128
 # Of the envelope over an attack: windows of 5 ms, 2.5 ms apart.
 ATTACK_MS, ENVELOPE_MS = 50.0, 5.0
+# Of the start: so many samples, and how far above the later jumps a step is.
+ONSET_SAMPLES, STEP_RATIO, STEP_PERCENTILE = 4, 3.0, 99.0
+# The window whose loudest place is the body of a sound.
+BODY_MS = 50.0
 # (n_fft, hop_length, win_length): those of Yamamoto et al. 2020, and auraloss's defaults.
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 
@@ -190,6 +194,75 @@ def attack_error_db(reference, estimate, *, sample_rate: int):
 
     a, b = envelope_db(reference), envelope_db(match_energy(estimate, reference))
     return jnp.mean(jnp.abs(a - b))
+
+
+def onset(waveform):
+    """Whether a sound begins loud: its first 4 samples reach half of its peak.
+
+    A sound that is trimmed to its onset seldom does; one that begins with a click does.
+
+    Args:
+      waveform: [num_samples], at any level.
+
+    Returns:
+      [] 1.0 or 0.0, so that the mean over sounds is their share; 0.0 for silence.
+    """
+    level = jnp.abs(waveform)
+    peak = jnp.max(level)
+    return ((peak > 0) & (jnp.max(level[:ONSET_SAMPLES]) >= 0.5 * peak)).astype(jnp.float32)
+
+
+def onset_step(waveform):
+    """Whether a sound begins with a step: `onset`, and a jump to its first sample that is more than
+    3 times the 99th percentile of its later jumps from sample to sample.
+
+    The loud start of a bright noise, whose samples all jump as far, is no step.
+
+    Args:
+      waveform: [num_samples], 2 at least, at any level.
+
+    Returns:
+      [] 1.0 or 0.0, so that the mean over sounds is their share; 0.0 for silence.
+    """
+    later = jnp.percentile(jnp.abs(jnp.diff(waveform)), STEP_PERCENTILE)
+    return onset(waveform) * (jnp.abs(waveform[0]) > STEP_RATIO * later)
+
+
+def body_level_db(waveform, *, sample_rate: int):
+    """Level of the loudest 50 ms of a sound, under its peak.
+
+    Args:
+      waveform: [num_samples], at any level; behind a sound shorter than 50 ms is silence.
+      sample_rate: Hz.
+
+    Returns:
+      [] dB: root mean square over peak, so 0 for a square wave, -3.01 for a sine and -33.4 at
+      44.1 kHz for a click, which is the least, and that of silence.
+    """
+    window = round(BODY_MS * 1e-3 * sample_rate)
+    peak = jnp.max(jnp.abs(waveform))
+    power = (waveform / jnp.where(peak > 0, peak, 1.0)) ** 2
+    power = jnp.pad(power, (0, max(window - waveform.shape[0], 0)))
+    until = jnp.concatenate([jnp.zeros(1), jnp.cumsum(power)])
+    loudest = jnp.max(until[window:] - until[:-window])
+    return 10 * jnp.log10(jnp.maximum(loudest, 1.0) / window)
+
+
+def body_db(reference, estimate, *, sample_rate: int):
+    """How much louder the loudest 50 ms of the estimate are, where both have the same peak.
+
+    Sounds are written at equal peaks: a click at the start leaves less for all that follows, which
+    `match_energy` would hide.
+
+    Args:
+      reference, estimate: [num_samples].
+      sample_rate: Hz.
+
+    Returns:
+      [] dB; 0 is best, below it the estimate is quieter.
+    """
+    ours, theirs = (body_level_db(w, sample_rate=sample_rate) for w in (estimate, reference))
+    return ours - theirs
 
 
 def si_sdr_db(reference, estimate):
