@@ -1,6 +1,7 @@
 """Figures of merit: of two sounds, of two sets of sounds, and how sure they are.
 
 sounds      distances between a sound and its reconstruction
+kinds       tonal, drum or noise
 embedding   sounds as points whose distances follow what is heard
 sets        distances between two sets of such points
 intervals   bootstrap intervals of means and of their differences
@@ -16,6 +17,7 @@ from vaejax.metrics.embedding import (
     nearest,
     pooled_log_mel,
 )
+from vaejax.metrics.kinds import KINDS, kind
 from vaejax.metrics.sounds import (
     attack_error_db,
     auraloss_stft,
@@ -37,6 +39,7 @@ __all__ = [
     "EMBEDDING_DIM",
     "EMBEDDING_FRAMES",
     "EMBEDDING_MELS",
+    "KINDS",
     "Embedding",
     "attack_error_db",
     "auraloss_stft",
@@ -44,6 +47,7 @@ __all__ = [
     "body_level_db",
     "embed",
     "fit_embedding",
+    "kind",
     "lsd_db",
     "magnitude_lsd_db",
     "match_energy",

@@ -42,7 +42,11 @@ def pitch(waveform, *, sample_rate: float, fmin: float = FMIN, fmax: float = FMA
     Raises:
       ValueError: if fmin and fmax do not fit the sample rate, each other or the clip.
     """
-    hz, clarity, level = pitch_track(waveform, sample_rate=sample_rate, fmin=fmin, fmax=fmax)
+    return pitch_of(*pitch_track(waveform, sample_rate=sample_rate, fmin=fmin, fmax=fmax))
+
+
+def pitch_of(hz, clarity, level):
+    """The one answer of `pitch` for a whole clip, from the frames of `pitch_track`."""
     octave = jnp.log2(hz)
     weight = level * clarity
     order = jnp.argsort(octave)
