@@ -42,8 +42,8 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def save(name: str, figures: dict[str, Any]) -> Path:
-    """Writes `<date>-<hardware>-<name>.json` and prints the figures."""
+def save(name: str, figures: dict[str, Any], *, show: bool = True) -> Path:
+    """Writes `<date>-<hardware>-<name>.json`, and prints the figures."""
     machine = hardware()
     slug = re.sub(r"[^a-z0-9]+", "-", machine["device"].split("(")[0].lower()).strip("-")
     if machine["platform"] == "cpu":
@@ -51,6 +51,7 @@ def save(name: str, figures: dict[str, Any]) -> Path:
     path = RESULTS / f"{datetime.date.today().isoformat()}-{slug}-{name}.json"
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps({"hardware": machine, **figures}, indent=2) + "\n")
-    print(json.dumps(figures, indent=2))
+    if show:
+        print(json.dumps(figures, indent=2))
     print(f"wrote {path}")
     return path

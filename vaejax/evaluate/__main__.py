@@ -105,13 +105,13 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     import numpy as np
 
     from vaejax import checkpoint
-    from vaejax.evaluate import bound, generation, latent, reconstruction, systems
+    from vaejax.evaluate import bound, generation, judging, latent, reconstruction, systems
 
     run = checkpoint.load_run(options.workdir)
     config, instrument = run.config, run.instrument
-    own, why_not = _own_sounds(run)
+    own, why_not = judging.own_sounds(run)
     if options.data is not None:
-        judged = _given_sounds(run, options.data)
+        judged = judging.given_sounds(run, replace(config.data, source=str(options.data)))
         rows = np.arange(len(judged.corpus))
     elif own is not None:
         judged, rows = own, own.held_out_rows
@@ -221,47 +221,6 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
         "mel_l1_db": rebuilt.figures[systems.VAEJAX]["mel_l1_db"],
     }
     return figures, examples
-
-
-def _own_sounds(run):
-    """The run's sounds; or None and why they cannot be had as they were."""
-    from vaejax.data import sounds
-
-    try:
-        own = sounds.load(run.config)
-    except (ValueError, OSError) as error:
-        return None, f"the run's sounds are gone ({error})"
-    if own.corpus.fingerprint != run.data["fingerprint"]:
-        return None, f"the sounds in {own.corpus.source} have changed since the run was trained"
-    return own, None
-
-
-def _given_sounds(run, folder: Path):
-    """All sounds of a folder, told of what the run's model can be told of them."""
-    import numpy as np
-
-    from vaejax import conditions
-    from vaejax.data import corpus as packs
-    from vaejax.data import sounds
-
-    config = run.config
-    data = replace(config.data, source=str(folder))
-    try:
-        loaded, pitches = sounds.source_of(replace(config, data=data))
-    except ValueError:
-        # The run's pattern may find no pitch in these names; then none is told.
-        data = replace(data, pitch_pattern=None)
-        loaded, pitches = sounds.source_of(replace(config, data=data))
-    if not len(loaded):
-        first = loaded.rejected[0] if loaded.rejected else {"file": "?", "reason": "?"}
-        raise ValueError(
-            f"no usable sound in {folder} ({first['file']}: {first['reason']}, and "
-            f"{len(loaded.rejected) - 1} more)"
-        )
-    held_out = np.ones(len(loaded), bool)
-    listing = packs.summary(loaded, held_out=held_out, pitches=pitches)
-    facts = conditions.facts_of(run.vocabulary, listing["files"])
-    return sounds.Sounds(loaded, held_out, listing, run.vocabulary, facts)
 
 
 if __name__ == "__main__":
