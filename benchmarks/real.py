@@ -23,6 +23,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks import divide, record
 from benchmarks.divide import By, Fold
 from vaejax import cli
@@ -238,7 +240,7 @@ def measure(place: Path, options: Options) -> tuple[dict[str, Any], Any]:
     Raises:
       ValueError: a run without its own sounds has no PCA.
     """
-    from benchmarks import scores
+    from benchmarks import scores, workshop
     from vaejax import checkpoint
     from vaejax.evaluate import judging, systems
 
@@ -270,8 +272,10 @@ def measure(place: Path, options: Options) -> tuple[dict[str, Any], Any]:
         "counts": run.data["counts"],
     }
     if options.minutes:
-        about["workshop"], audio[scores.WORKSHOP] = scores.workshop(
-            own, judged, rows, minutes=options.minutes, config=config
+        # It has nothing to choose by: what the run holds out is trained on as well.
+        clips, held_out = own.read(np.arange(len(own.corpus)))[0], judged.read(rows)[0]
+        about["workshop"], audio[scores.WORKSHOP] = workshop.peer(
+            clips, held_out, config, minutes=options.minutes
         )
     if options.num:
         about["new"] = scores.new_sounds(run, compared, options.num, len(rows))

@@ -1,15 +1,12 @@
 """Sounds rebuilt by several systems, scored as audio, by kind of sound and with intervals."""
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from benchmarks import turns
 from vaejax import evaluation, features, metrics, training
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
@@ -148,32 +145,6 @@ def _figures(name: str, systems: dict[str, dict[str, np.ndarray]], rows) -> dict
             mine = own["mel_l1_db"]
             found[key] = figure(mine.mean() / theirs.mean(), intervals.of_ratio(mine, theirs))
     return found
-
-
-def workshop(own: Sounds, sounds: Sounds, rows, *, minutes: float, config: Config):
-    """Trains a system of the workshop's shape on all of a run's sounds, and rebuilds others.
-
-    Returns:
-      What there is to say of it, and its audio [len(rows), num_samples].
-
-    Raises:
-      ValueError: its packages are missing, or the clips are not those it knows.
-    """
-    data = config.data
-    if (data.sample_rate, data.num_samples) != (44_100, 44_100):
-        raise ValueError("the workshop's shape knows clips of one second at 44.1 kHz only")
-    with tempfile.TemporaryDirectory() as name:
-        paths = {key: str(Path(name, f"{key}.npy")) for key in ("clips", "held_out", "rebuilt")}
-        # It has nothing to choose by: the sounds that the run holds out are trained on as well.
-        np.save(paths["clips"], own.read(np.arange(len(own.corpus)))[0][:, : data.num_samples])
-        np.save(paths["held_out"], sounds.read(rows)[0][:, : data.num_samples])
-        options = {"part": "fit", "minutes": minutes, **paths}
-        peer = turns.Player("benchmarks.peers.workshop_tf", options)
-        if "missing" in peer.about:
-            raise ValueError(peer.about["missing"])
-        about = {**peer.about, **peer.turn("fit")}
-        peer.close()
-        return about, np.load(paths["rebuilt"])
 
 
 def new_sounds(run, compared: Sequence[System], num: int, size: int) -> dict[str, Any]:

@@ -15,9 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 
 from benchmarks import record, turns
+from vaejax import cli
+from vaejax.config import Config
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,37 @@ def trained_seconds(workdir: Path, batch_size: int) -> float | None:
     return round(seconds, 1) if steps else None
 
 
+def peer(clips, held_out, config: Config, *, minutes: float) -> tuple[dict[str, Any], np.ndarray]:
+    """Trains a system of the workshop's shape on clips and rebuilds others.
+
+    Args:
+      clips, held_out: [num, num_samples or more] int16, of a vaejax run.
+
+    Returns:
+      What there is to say of it; and its audio of held_out, [num, num_samples] float32.
+
+    Raises:
+      ValueError: its packages are missing, or the clips are not those it knows.
+    """
+    size = config.data.num_samples
+    if (config.data.sample_rate, size) != (44_100, 44_100):
+        raise ValueError("the workshop's shape knows clips of one second at 44.1 kHz only")
+    with tempfile.TemporaryDirectory() as name:
+        paths = {key: str(Path(name, f"{key}.npy")) for key in ("clips", "held_out", "rebuilt")}
+        np.save(paths["clips"], clips[:, :size])
+        np.save(paths["held_out"], held_out[:, :size])
+        options = {"part": "fit", "minutes": minutes, **paths}
+        player = turns.Player("benchmarks.peers.workshop_tf", options)
+        if "missing" in player.about:
+            raise ValueError(player.about["missing"])
+        fit = {key: round(value, 4) for key, value in player.turn("fit").items()}
+        player.close()
+        return {**player.about, **fit}, np.load(paths["rebuilt"])
+
+
 def measure(references, rebuilt, sample_rate: int) -> dict[str, float]:
     """Mean distances of reconstructions [num, num_samples] from what they should be."""
     import jax
-    import numpy as np
 
     from vaejax import metrics
 
@@ -63,7 +93,6 @@ def measure(references, rebuilt, sample_rate: int) -> dict[str, float]:
 
 
 def main(options: Options) -> None:
-    import numpy as np
     import soundfile
 
     import vaejax
@@ -74,30 +103,12 @@ def main(options: Options) -> None:
     if options.data:
         config = replace(config, data=replace(config.data, source=options.data))
     data = config.data
-    if (data.sample_rate, data.num_samples) != (44_100, 44_100):
-        raise SystemExit("error: the peer knows clips of one second at 44.1 kHz only")
     dataset = sounds.load(config)
     held_out = dataset.read(dataset.held_out_rows)[0][:, : data.num_samples]
     references = held_out.astype(np.float32)
     references /= np.maximum(np.abs(references).max(1, keepdims=True), 1.0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        train = dataset.read(dataset.train_rows)[0][:, : data.num_samples]
-        np.save(folder / "clips.npy", train)
-        np.save(folder / "held_out.npy", held_out)
-        peer = turns.Player(
-            "benchmarks.peers.workshop_tf",
-            {
-                "part": "fit",
-                "minutes": options.minutes,
-                **{key: str(folder / f"{key}.npy") for key in ("clips", "held_out", "rebuilt")},
-            },
-        )
-        if "missing" in peer.about:
-            raise SystemExit(f"error: {peer.about['missing']}")
-        fit = peer.turn("fit")
-        peer.close()
-        theirs = np.load(folder / "rebuilt.npy")
+    train = dataset.read(dataset.train_rows)[0]
+    about, theirs = peer(train, held_out, config, minutes=options.minutes)
     ours = run.decode(run.encode(references)[0])
     figures: dict[str, Any] = {
         "data": Path(data.source).name,
@@ -110,10 +121,9 @@ def main(options: Options) -> None:
             **measure(references, ours, data.sample_rate),
         },
         "workshop's shape in TensorFlow": {
-            **peer.about,
+            **about,
             "latent_dim": 8,
             "minutes": options.minutes,
-            **{key: round(value, 4) for key, value in fit.items()},
             **measure(references, theirs, data.sample_rate),
         },
     }
@@ -127,4 +137,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    cli.run(lambda argv: main(tyro.cli(Options, args=argv)))
