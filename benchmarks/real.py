@@ -19,7 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,12 @@ def train(preset: str, fold: Fold | None, place: Path, options: Options) -> dict
       ValueError: training failed, or the folder has a run of other settings.
     """
     asked = ["--config", preset, *(word for o in options.overrides for word in _option(o))]
-    about = {"asked": asked, "seconds": options.seconds, "sounds": _fingerprint(fold)}
+    about = {
+        "asked": asked,
+        "seconds": options.seconds,
+        "preset": _preset_fingerprint(preset),
+        "sounds": _fingerprint(fold),
+    }
     done = place / "trained.json"
     if done.exists():
         trained = json.loads(done.read_text())
@@ -208,14 +213,18 @@ def train(preset: str, fold: Fold | None, place: Path, options: Options) -> dict
         data = ["--data", str(train_folder), "--data.cache_dir", str(place / "cache")]
     command = [*asked, *data, "--workdir", str(place / "run")]
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *command], cwd=ROOT)
+    script = str(ROOT / "train.py")
+    # Out of reach of Ctrl-C: a second signal would stop it before it has saved.
+    process = subprocess.Popen([sys.executable, script, *command], cwd=ROOT, start_new_session=True)
     stopped = False
     try:
         code = process.wait(options.seconds)
-    except subprocess.TimeoutExpired:
-        stopped = True
+    except BaseException as reason:
         process.send_signal(signal.SIGINT)
         code = process.wait()
+        stopped = isinstance(reason, subprocess.TimeoutExpired)
+        if not stopped:
+            raise
     if code not in ((cli.DONE, cli.INTERRUPTED) if stopped else (cli.DONE,)):
         raise ValueError(f"train.py ended with exit code {code}; its own words are above")
     figures = {"train_seconds": round(time.perf_counter() - started, 1), "stopped": stopped}
@@ -228,10 +237,20 @@ def _option(text: str) -> list[str]:
     return [f"--{name}", *value.split()]
 
 
+def _preset_fingerprint(preset: str) -> str:
+    """Of all that training depends on: how sounds are made of magnitudes may change since."""
+    settings = asdict(cli.load_preset(str(ROOT / preset)))
+    del settings["sound"]
+    return _digest(settings)
+
+
 def _fingerprint(fold: Fold | None) -> str:
     parts = (fold.train, fold.test) if fold else ()
-    text = json.dumps([[(sound.name, sound.digest) for sound in part] for part in parts])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return _digest([[(sound.name, sound.digest) for sound in part] for part in parts])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()
 
 
 def measure(place: Path, options: Options) -> tuple[dict[str, Any], Any]:

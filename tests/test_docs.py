@@ -41,16 +41,23 @@ PAGES = sorted(
 FENCES = {"bash", "python", "diff", "text"}
 # Options of programs that are not ours, by their first word.
 TOOLS = {
+    "apt-get": set(),
     "cd": set(),
+    "cp": set(),
+    "dpkg": {"-x"},
     "export": set(),
     "git": {"-b"},
+    "mkdir": {"-p"},
     "mypy": set(),
+    "npm": set(),
     "pdoc": {"-d", "-o"},
     "pre-commit": {"--all-files"},
     "pytest": {"-k", "-n", "-x", "--durations"},
+    "rm": set(),
     "ruff": {"--check", "--fix"},
     "source": set(),
     "srun": {"--gpus-per-task", "--signal"},
+    "tar": {"-C"},
     "tensorboard": {"--logdir"},
 }
 # What a reader replaces by their own, as it is called in the folder that commands are run in.

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +148,7 @@ def train(monkeypatch, trained):
     commands = []
 
     class Process:
-        def __init__(self, command, cwd):
+        def __init__(self, command, cwd, start_new_session):
             commands.append(command)
             shutil.copytree(trained, command[command.index("--workdir") + 1])
 
@@ -203,9 +205,44 @@ def test_a_preset_is_trained_once_and_measured_on_folders_it_never_heard(
     assert len(train) == 1
 
 
-def test_training_that_fails_is_said_and_tried_again(train, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(real.subprocess.Popen, "wait", lambda self, seconds: cli.FAILED)
-    fold = real.folds(real.Options(data=folder, hold_out=("soft",)))[0]
+@pytest.fixture
+def ends(monkeypatch):
+    """A function that makes training end in some ways, one after the other; and its signals."""
+    sent = []
+
+    def in_ways(*ways):
+        class Process:
+            def __init__(self, command, cwd, start_new_session):
+                self.ways = iter(ways)
+
+            def wait(self, seconds=None):
+                way = next(self.ways)
+                if isinstance(way, BaseException):
+                    raise way
+                return way
+
+            send_signal = sent.append
+
+        monkeypatch.setattr(real.subprocess, "Popen", Process)
+        return sent
+
+    return in_ways
+
+
+def test_training_that_fails_is_said_and_tried_again(ends, tmp_path):
+    ends(cli.FAILED)
     with pytest.raises(ValueError, match=r"train\.py ended with exit code 1"):
-        real.train("configs/tiny.py", fold, tmp_path, real.Options())
+        real.train("configs/tiny.py", None, tmp_path, real.Options())
     assert not (tmp_path / "trained.json").exists()
+
+
+def test_training_is_stopped_in_order_after_its_seconds_and_with_the_benchmark(ends, tmp_path):
+    options = real.Options(seconds=5)
+    sent = ends(subprocess.TimeoutExpired("train.py", 5), cli.INTERRUPTED)
+    assert real.train("configs/tiny.py", None, tmp_path / "a", options)["stopped"]
+    assert sent == [signal.SIGINT]
+    ends(KeyboardInterrupt(), cli.INTERRUPTED)
+    with pytest.raises(KeyboardInterrupt):
+        real.train("configs/tiny.py", None, tmp_path / "b", options)
+    assert sent == [signal.SIGINT] * 2
+    assert not (tmp_path / "b" / "trained.json").exists()
