@@ -31,6 +31,8 @@ from vaejax import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 SYNTH = "synth"
+# Of new sounds, in the table; the file has more.
+NEW = ("frechet_mel", "precision", "recall", "novelty", "copies")
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,13 @@ def table(figures: dict[str, Any]) -> str:
             lines += ["", f"{figures['name']}, {preset}: {kind}", "", _row(head)]
             lines.append(_row(["---"] * len(head)))
             lines += [_row(_cells(name, system)) for name, system in systems.items()]
+        if "new" in found["runs"][0]:
+            lines += ["", f"{figures['name']}, {preset}: new sounds", "", _row(["", *NEW])]
+            lines.append(_row(["---"] * (1 + len(NEW))))
+            parts = [run["new"]["systems"] for run in found["runs"]]
+            for name in parts[0]:
+                means = (np.mean([part[name][key]["value"] for part in parts]) for key in NEW)
+                lines.append(_row([name, *(f"{mean:.3g}" for mean in means)]))
     return "\n".join([*lines, ""])
 
 

@@ -194,6 +194,9 @@ def test_a_preset_is_trained_once_and_measured_on_folders_it_never_heard(
     assert {json.loads(line)["kind"] for line in lines} <= set(metrics.KINDS)
     assert f"| {VAEJAX} | 8 |" in capsys.readouterr().out
 
+    found["runs"][0]["new"] = {"systems": {PCA: {key: {"value": 0.25} for key in real.NEW}}}
+    assert f"| {PCA} | {' | '.join(['0.25'] * len(real.NEW))} |" in real.table(figures)
+
     # What is trained is not trained again, and not taken for a run of other settings.
     fold = real.folds(real.Options(data=folder, hold_out=("soft",)))[0]
     options = real.Options(overrides=("model.latent_dim=8",))
