@@ -372,7 +372,7 @@ class Sound:
     """From the model's output to a sound."""
 
     inversion: Inversion = "auto"
-    """Start of the phase recovery; `auto` is `peaks`, or the phase that the model says where the
+    """Start of the phase recovery; `auto` is `pghi`, or the phase that the model says where the
     kind of features carries one. By any other name the phase is recovered from the magnitude
     alone."""
     iterations: int | None = 2

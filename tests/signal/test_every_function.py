@@ -143,6 +143,7 @@ ELSEWHERE = {
     "griffin_lim", "accelerate", "random_phase", "nearest_peak_advance", "loop",
     "choose", "invert", "recover", "spectral_convergence_db",
     "pghi_phase", "derivative_phase", "peak_phase", "spsi_phase", "zero_phase",
+    "onset_phase",
     "pitch", "pitch_track",
 }  # fmt: skip
 

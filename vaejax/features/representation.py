@@ -44,11 +44,12 @@ def centred(transformed):
 
 
 def recovery_start(config: Config) -> tuple[str, int]:
-    """The start of the phase recovery, and the iterations after it. `auto` is `peaks`: after two
-    iterations on a model's magnitudes no other start is measurably nearer (docs/recipe.md)."""
+    """The start of the phase recovery, and the iterations after it. `auto` is `pghi`: of all
+    starts the nearest after two iterations, on true magnitudes and on a model's
+    (docs/phase-recovery.md)."""
     method, iterations = config.sound.inversion, config.sound.iterations
     if method == "auto":
-        return "peaks", 2 if iterations is None else iterations
+        return "pghi", 2 if iterations is None else iterations
     if iterations is None:
         sizes = config.features.n_fft, config.features.hop_length
         return phase.choose(*sizes, method=method)

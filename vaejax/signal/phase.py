@@ -19,6 +19,7 @@ from vaejax.signal import spectrum
 from vaejax.signal.phase_start import (
     check_magnitude,
     derivative_phase,
+    onset_phase,
     peak_phase,
     pghi_phase,
     spsi_phase,
@@ -160,11 +161,15 @@ def accelerate(
     return waveform
 
 
-def random_phase(magnitude, *, n_fft: int, hop_length: int, window: Window = "hann") -> jax.Array:
-    """Uniformly random phase from the fixed seed `INVERT_SEED`: the same in every call."""
+def random_phase(
+    magnitude, *, n_fft: int, hop_length: int, window: Window = "hann", first=None
+) -> jax.Array:
+    """Uniformly random phase from the fixed seed `INVERT_SEED`: the same in every call; but for
+    that of frame 0, `first`, if it is given."""
     magnitude = check_magnitude(magnitude, n_fft=n_fft, hop_length=hop_length)
     key = jax.random.key(INVERT_SEED)
-    return jax.random.uniform(key, magnitude.shape, magnitude.dtype, -jnp.pi, jnp.pi)
+    phase = jax.random.uniform(key, magnitude.shape, magnitude.dtype, -jnp.pi, jnp.pi)
+    return phase if first is None else phase.at[0].set(first)
 
 
 METHODS: dict[str, Callable[..., jax.Array] | None] = {
@@ -251,18 +256,17 @@ def invert(
         num_iters = chosen_iters if num_iters is None else num_iters
     start = METHODS[method]
     assert start is not None
-    phase = start(magnitude, n_fft=n_fft, hop_length=hop_length, window=window)
+    sizes: dict[str, Any] = {"n_fft": n_fft, "hop_length": hop_length, "window": window}
+    phase = start(magnitude, first=onset_phase(magnitude, **sizes), **sizes)
     return griffin_lim(
         None,
         magnitude,
-        n_fft=n_fft,
-        hop_length=hop_length,
         num_iters=num_iters,
         momentum=momentum,
         relaxation=relaxation,
         length=length,
         init=phase,
-        window=window,
+        **sizes,
     )
 
 
