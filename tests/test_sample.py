@@ -104,6 +104,11 @@ def test_manifest_describes_every_sound(forty, trained):
         wave, _ = soundfile.read(forty / row["file"])
         assert row["peak"] == pytest.approx(np.abs(wave).max(), abs=2 * PCM_16_STEP)
         assert row["rms_db"] == pytest.approx(10 * np.log10(np.mean(wave**2)), abs=0.01)
+        assert row["onset"] == (np.abs(wave[:4]).max() >= 0.5 * np.abs(wave).max())
+        assert not row["onset"]
+        loudest = np.convolve(wave**2, np.ones(800) / 800, "valid")
+        body_db = 10 * np.log10(loudest.max() / np.abs(wave).max() ** 2)
+        assert row["body_db"] == pytest.approx(body_db, abs=0.02)
 
 
 def test_latents_stand_beside_the_sounds(forty):

@@ -104,6 +104,8 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
                 "output": metrics.match_energy(after, before),
                 "mel_l1_db": metrics.mel_l1_db(before, after, sample_rate=sample_rate),
                 "lsd_db": metrics.lsd_db(before, after),
+                "body_db": metrics.body_db(before, after, sample_rate=sample_rate),
+                "onset": metrics.onset(after),
             }
 
         return jax.vmap(one)(clips, lengths, outputs)
@@ -126,6 +128,8 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
             **diagnostics.explained(errors, config),
             "mel_l1_db": float(rebuilt["mel_l1_db"].mean()),
             "lsd_db": float(rebuilt["lsd_db"].mean()),
+            "body_db": float(np.median(rebuilt["body_db"])),
+            "onset": float(rebuilt["onset"].mean()),
         }
         few = config.train.board_clips
         pairs = rebuilt["input"][:few], rebuilt["output"][:few]

@@ -121,10 +121,11 @@ def describe(waveform, embedding: Embedding, *, config: Config):
     """What the manifest and the contact sheet say of a sound [num_samples].
 
     Returns:
-      peak: [] of full scale. rms_db: [] dB of full scale. nearest: [] int32, row of the nearest
-      training sound. novelty: [], its distance over the median distance between neighbours in the
-      training set. point: [EMBEDDING_DIM], where it lies in the space of these distances; the
-      first two make the plane in which training sounds differ most.
+      peak: [] of full scale. rms_db: [] dB of full scale. onset: [], 1.0 if it begins loud
+      (`metrics.onset`). body_db: [] dB, level of its loudest 50 ms under its peak. nearest: []
+      int32, row of the nearest training sound. novelty: [], its distance over the median distance
+      between neighbours in the training set. point: [EMBEDDING_DIM], where it lies in the space of
+      these distances; the first two make the plane in which training sounds differ most.
       thumbnail: [THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH] uint8, low frequencies last. outline:
       [OUTLINE_WIDTH] uint8, the magnitude of the waveform over time.
     """
@@ -137,6 +138,8 @@ def describe(waveform, embedding: Embedding, *, config: Config):
     return {
         "peak": peak,
         "rms_db": 10 * jnp.log10(jnp.maximum(jnp.mean(waveform**2), 1e-20)),
+        "onset": metrics.onset(waveform),
+        "body_db": metrics.body_level_db(waveform, sample_rate=sample_rate),
         "nearest": row,
         "novelty": novelty,
         "point": point,

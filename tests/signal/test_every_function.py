@@ -144,7 +144,7 @@ ELSEWHERE = {
     "choose", "invert", "recover", "spectral_convergence_db",
     "pghi_phase", "derivative_phase", "peak_phase", "spsi_phase", "zero_phase",
     "onset_phase",
-    "pitch", "pitch_track",
+    "pitch", "pitch_track", "pitch_of",
 }  # fmt: skip
 
 

@@ -174,17 +174,20 @@ def test_method_converges_on_true_magnitudes_of_notes(notes, method, iterations,
 @pytest.mark.parametrize("overlap", [2, 4])
 def test_expected_convergence_is_what_notes_reach(notes, overlap):
     # These notes are the worse of the two sets behind the table at this n_fft.
-    def start(magnitude, **sizes):
-        first = phase_start.onset_phase(magnitude, **sizes)
-        return phase_start.pghi_phase(magnitude, first=first, **sizes)
-
-    got = convergence(notes, start, (0, 1, 2, 4), hop_length=2048 // overlap)
+    got = convergence(notes, out_of_silence, (0, 1, 2, 4), hop_length=2048 // overlap)
     expected = np.array(phase.EXPECTED_DB[2048, overlap][:4])
     assert (got < expected + 0.1).all(), got
     assert (got > expected - 0.7).all(), got
 
 
 # The start of a sound: silence before it.
+
+
+def out_of_silence(magnitude, **sizes):
+    """The start of `phase.recover`."""
+    first = phase_start.onset_phase(magnitude, **sizes)
+    return phase_start.pghi_phase(magnitude, first=first, **sizes)
+
 
 METHODS = [method for method in phase.METHODS if method != "auto"]
 
@@ -229,7 +232,8 @@ def test_no_sound_that_rises_begins_with_a_step(method):
 
     assert steps_at_start(clips, jnp.asarray) == 0
     assert steps_at_start(clips, without_onset) > 0.5
-    assert steps_at_start(clips, recovered) == 0
+    # `zero`, a baseline, puts frame 2 on sample 0 with the weight that its window has there.
+    assert steps_at_start(clips, recovered) <= (1 / len(clips) if method == "zero" else 0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -242,7 +246,8 @@ def test_click_at_sample_0_stays_a_click(method, sizes):
     iterations = 32 if method in ("griffin_lim", "zero") else 2
     got = phase.invert(magnitude, method=method, num_iters=iterations, length=len(click), **sizes)
     # Those that follow peaks find some in a flat spectrum; random phases leave some of them behind.
-    at_most = 0.06 if method in ("spsi", "griffin_lim") else 0.01 if method == "peaks" else 1e-3
+    leaves = {"spsi": 0.1, "griffin_lim": 0.1, "peaks": 0.01}
+    at_most = leaves.get(method, 1e-3)
     assert abs(float(got[0]) - 1) < at_most
     assert float(jnp.max(jnp.abs(got[1:]))) < at_most
 
@@ -275,7 +280,7 @@ def test_sizes_that_do_not_divide_converge_as_well_as_those_that_do(notes, start
 
 
 def test_an_overlap_between_those_measured_converges_as_the_next_smaller_one(notes):
-    got = convergence(notes, phase_start.pghi_phase, [4], hop_length=600)[0]
+    got = convergence(notes, out_of_silence, [4], hop_length=600)[0]
     assert phase.choose(2048, 600, phase.EXPECTED_DB[2048, 2][3]) == ("pghi", 4)
     assert got < phase.EXPECTED_DB[2048, 2][3] + 0.5, got
 

@@ -104,7 +104,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     import jax
     import numpy as np
 
-    from vaejax import checkpoint
+    from vaejax import checkpoint, metrics
     from vaejax.evaluate import bound, generation, judging, latent, reconstruction, systems
 
     run = checkpoint.load_run(options.workdir)
@@ -149,10 +149,12 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
         "device": jax.devices()[0].device_kind,
         "about": {system.name: system.about for system in compared},
         "reconstruction": reconstruction.reconstruction_table(rebuilt.figures),
+        "by_kind": reconstruction.by_kind(rebuilt),
         "sounds": [
             {
                 "file": judged.corpus.names[row],
                 "label": judged.corpus.labels[row],
+                "kind": metrics.KINDS[int(rebuilt.kinds[i])],
                 **{
                     name: round(float(values["mel_l1_db"][i]), 4)
                     for name, values in rebuilt.figures.items()

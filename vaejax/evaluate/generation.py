@@ -28,6 +28,7 @@ COPY_NOVELTY = 0.1
 # Sounds that make a set.
 MIN_SET = 8
 
+LOUDNESS = ("silent", "clipped", "onset", "onset_step")
 GENERATION = (
     "frechet_mel",
     "precision",
@@ -39,8 +40,7 @@ GENERATION = (
     "novelty",
     "copies",
     "diversity",
-    "silent",
-    "clipped",
+    *LOUDNESS,
 )
 # Those that depend on the size of the set.
 SIZED = GENERATION[:7]
@@ -55,7 +55,7 @@ class Generated(NamedTuple):
     points: np.ndarray
     """[num, EMBEDDING_DIM]."""
     loudness: dict[str, np.ndarray]
-    """`silent` and `clipped`, [num]."""
+    """LOUDNESS, [num] each."""
 
 
 @lru_cache
@@ -194,7 +194,7 @@ def set_figures(made: Generated, reference: Reference) -> tuple[dict[str, Any], 
     result["novelty"] = figure(np.median(novelty), intervals.percentiles(medians))
     result["copies"] = of_mean(novelty < COPY_NOVELTY)
     result["diversity"] = of_mean(_mean_distance(points) / reference.spread)
-    result |= {key: of_mean(made.loudness[key]) for key in ("silent", "clipped")}
+    result |= {key: of_mean(made.loudness[key]) for key in LOUDNESS}
     return result, resampled
 
 

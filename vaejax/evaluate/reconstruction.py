@@ -27,9 +27,17 @@ RECONSTRUCTION = (
     "spectral_convergence_db",
     "multi_resolution_stft",
     "attack_error_db",
+    "body_db",
+    "onset",
+    "onset_step",
     "feature_mse",
     "feature_lsd_db",
 )
+
+
+# How a sound begins, of the sounds themselves too; and what is told apart by kind of sound.
+STARTS = ("onset", "onset_step")
+BY_KIND = ("mel_l1_db", "attack_error_db", "body_db", *STARTS)
 
 
 def figures_of(config: Config) -> tuple[str, ...]:
@@ -67,6 +75,9 @@ def compare(waveform, x, rebuilt, statistics: Statistics, config: Config):
         "spectral_convergence_db": metrics.spectral_convergence_db(waveform, after),
         "multi_resolution_stft": metrics.auraloss_stft(waveform, after),
         "attack_error_db": metrics.attack_error_db(waveform, after, sample_rate=sample_rate),
+        "body_db": metrics.body_db(waveform, after, sample_rate=sample_rate),
+        "onset": metrics.onset(after),
+        "onset_step": metrics.onset_step(after),
         "feature_mse": jnp.mean((rebuilt - x) ** 2),
         "feature_lsd_db": metrics.magnitude_lsd_db(magnitude(x), magnitude(rebuilt)),
         "si_sdr_db": metrics.si_sdr_db(waveform, after),
@@ -84,7 +95,9 @@ class Reconstructions(NamedTuple):
     points: np.ndarray
     """[num, EMBEDDING_DIM], of the sounds themselves."""
     loudness: dict[str, np.ndarray]
-    """`silent` and `clipped` of the sounds themselves, [num]."""
+    """`silent`, `clipped`, `onset` and `onset_step` of the sounds themselves, [num]."""
+    kinds: np.ndarray
+    """[num], places in `metrics.KINDS`, of the sounds themselves."""
 
 
 def reconstruct(
@@ -105,7 +118,8 @@ def reconstruct(
             waveform = training.raw_clip(pcm, length, config)
             point = metrics.embed(waveform, embedding, sample_rate=config.data.sample_rate)
             x = features.x_of(waveform, statistics, config)
-            return waveform, x, point, loudness(waveform)
+            kind = metrics.kind(waveform, sample_rate=config.data.sample_rate)
+            return waveform, x, point, loudness(waveform), kind
 
         return jax.lax.map(one, (clips, lengths), batch_size=8)
 
@@ -122,7 +136,9 @@ def reconstruct(
     bar = tqdm(total=len(rows) * len(able), desc="Rebuilding", unit="sound", mininterval=0.5)
 
     def batch(clips, lengths, facts, rows):
-        waveforms, x, points, loud = read(fitted.statistics, embedding, clips, lengths, facts, rows)
+        waveforms, x, points, loud, kinds = read(
+            fitted.statistics, embedding, clips, lengths, facts, rows
+        )
         done: dict[str, Any] = {}
         for system, rebuild in able:
             rebuilt = rebuild(system.arrays, x, facts)
@@ -130,7 +146,13 @@ def reconstruct(
                 np.asarray, compared(fitted.statistics, waveforms, x, rebuilt)
             )
             bar.update(min(len(clips), bar.total - bar.n))
-        return {"original": pcm16(waveforms), "points": points, "loudness": loud, "systems": done}
+        return {
+            "original": pcm16(waveforms),
+            "points": points,
+            "loudness": loud,
+            "kinds": kinds,
+            "systems": done,
+        }
 
     result = evaluation.over_rows(batch, sounds, rows)
     bar.close()
@@ -144,6 +166,7 @@ def reconstruct(
         },
         points=result["points"],
         loudness=result["loudness"],
+        kinds=result["kinds"],
     )
 
 
@@ -186,12 +209,37 @@ def reconstruction_table(figures: dict[str, dict[str, np.ndarray]]) -> dict[str,
     return {"systems": table, "vaejax_against": against}
 
 
+def by_kind(rebuilt: Reconstructions) -> dict[str, Any]:
+    """Kind -> number of sounds, share of originals that begin loud, and figures of every system,
+    of the kinds that there are."""
+    table = {}
+    for place, name in enumerate(metrics.KINDS):
+        chosen = rebuilt.kinds == place
+        if not chosen.any():
+            continue
+        table[name] = {
+            "sounds": int(chosen.sum()),
+            "originals": {key: of_mean(rebuilt.loudness[key][chosen]) for key in STARTS},
+            "systems": {
+                system: {key: of_mean(values[key][chosen]) for key in BY_KIND}
+                | {
+                    "body_db_median": float(np.median(values["body_db"][chosen])),
+                    "body_within_3_db": float(np.mean(np.abs(values["body_db"][chosen]) <= 3)),
+                }
+                for system, values in rebuilt.figures.items()
+            },
+        }
+    return table
+
+
 def loudness(waveform):
-    """Whether a sound [num_samples] is silent (below -60 dB of full scale, root mean square) and
-    whether it is clipped (two samples in a row at full scale), 1.0 or 0.0 each."""
+    """Of a sound [num_samples], 1.0 or 0.0 each: whether it is silent (below -60 dB of full scale,
+    root mean square), clipped (two samples in a row at full scale), and begins loud."""
     rms_db = 10 * jnp.log10(jnp.maximum(jnp.mean(waveform**2), 1e-20))
     full = jnp.abs(waveform) >= FULL_SCALE
     return {
         "silent": (rms_db < SILENT_DB).astype(jnp.float32),
         "clipped": jnp.any(full[1:] & full[:-1]).astype(jnp.float32),
+        "onset": metrics.onset(waveform),
+        "onset_step": metrics.onset_step(waveform),
     }

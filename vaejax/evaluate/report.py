@@ -21,7 +21,10 @@ ABOUT = {
     "lsd_db": ("log-spectral distance, dB", "lower", "Per STFT bin, as audio"),
     "spectral_convergence_db": ("spectral convergence, dB", "lower", "Of magnitudes, as audio"),
     "multi_resolution_stft": ("multi-resolution STFT", "lower", "As auraloss defines it"),
-    "attack_error_db": ("attack error, dB", "lower", "Level envelope over the first 50 ms"),
+    "attack_error_db": ("attack error, dB", "lower", "Level envelope, first 50 ms, at equal peaks"),
+    "body_db": ("body, dB", "", "Level of the loudest 50 ms at equal peaks; 0 is as it should be"),
+    "onset": ("begins loud", "lower", "Share whose first 4 samples reach half of their peak"),
+    "onset_step": ("begins with a step", "lower", "Share that begins with a click"),
     "feature_mse": ("feature MSE", "lower", "Before phase recovery, in standardised values"),
     "feature_lsd_db": ("feature LSD, dB", "lower", "Before phase recovery"),
     "si_sdr_db": ("SI-SDR, dB", "higher", "Sample by sample, at the best scale, as audio"),
@@ -120,6 +123,30 @@ def latent_tables(figures: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
     return tables
 
 
+def kind_table(figures: dict[str, Any]) -> tuple[str, list[list[str]]]:
+    """Title and rows of the reconstructions by kind of sound, the originals beside them."""
+    head = ["kind", "sounds", "", "mel L1, dB", "attack error, dB", "body, dB (median)"]
+    rows = [[*head, "body within 3 dB", "begins loud", "with a step"]]
+
+    def share(value: float) -> str:
+        return f"{100 * value:.0f} %"
+
+    for kind, found in figures["by_kind"].items():
+        starts = [share(found["originals"][key]["value"]) for key in ("onset", "onset_step")]
+        rows.append([kind, str(found["sounds"]), "originals", "", "", "", "", *starts])
+        for system, f in found["systems"].items():
+            values = [number(f[key]["value"]) for key in ("mel_l1_db", "attack_error_db")]
+            body = [f"{f['body_db_median']:+.2f}", share(f["body_within_3_db"])]
+            starts = [share(f[key]["value"]) for key in ("onset", "onset_step")]
+            rows.append(["", "", system, *values, *body, *starts])
+    return "Reconstruction by kind of sound", rows
+
+
+def plain_tables(figures: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+    """Title and rows of the tables that have no intervals."""
+    return [kind_table(figures), *latent_tables(figures)]
+
+
 def number(value: float) -> str:
     """Three digits that matter, four of thousands."""
     if not np.isfinite(value):
@@ -143,7 +170,7 @@ def table(figures: dict[str, Any]) -> str:
                 cells.append(f"{number(f['value'])} ({number(f['low'])}..{number(f['high'])})")
             rows.append([name + arrow, *cells])
         lines += _aligned(title, rows)
-    for title, rows in latent_tables(figures):
+    for title, rows in plain_tables(figures):
         lines += _aligned(title, rows)
     return "\n".join([*lines, "", *verdicts(figures), ""])
 
@@ -213,7 +240,7 @@ def page(figures: dict[str, Any], examples: dict[str, Any]) -> str:
     ]
     for title, keys, systems in sections(figures):
         parts += [f"<h2>{html.escape(title)}</h2>", _table(keys, systems)]
-    for title, rows in latent_tables(figures):
+    for title, rows in plain_tables(figures):
         parts += [f"<h2>{html.escape(title)}</h2>", _plain_table(rows)]
     about = "".join(
         f"<li><b>{html.escape(name)}</b>: {html.escape(text)}</li>"

@@ -97,6 +97,8 @@ class Lines:
             **({} if told is None else self._said(told[j])),
             "peak": round(float(batch["peak"][j]), 6),
             "rms_db": round(float(batch["rms_db"][j]), 3),
+            "onset": bool(batch["onset"][j]),
+            "body_db": round(float(batch["body_db"][j]), 2),
             "spectral_convergence": rounded(batch["spectral_convergence_db"][j]),
             "nearest_file": nearest_file,
             "nearest_label": self.labels[nearest_file],

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soxr
 
+from vaejax import metrics
 from vaejax.export import loops
 from vaejax.signal import circular, loudness
 
@@ -152,6 +153,8 @@ def master(waveform: np.ndarray, mastering: Mastering) -> Mastered:
         power = float(np.mean(waveform.astype(np.float64) ** 2))
         facts["peak"] = round(float(np.abs(waveform).max()), 6)
         facts["rms_db"] = round(10 * math.log10(max(power, 1e-20)), 3)
+        facts["onset"] = bool(metrics.onset(waveform))
+        facts["body_db"] = round(float(metrics.body_level_db(waveform, sample_rate=rate)), 2)
         facts["seconds"] = round(len(waveform) / rate, 6)
     return Mastered(quantize(waveform, mastering.subtype, dither=mastering.dither), loop, facts)
 

@@ -4,7 +4,9 @@ Levels: 0 dB is the STFT peak of a full-scale sine (n_fft 2048, hop 512, Hann). 
 compared, an estimate is scaled to the energy of the reference.
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaejax.signal import phase
 from vaejax.signal.filterbank import mel_filterbank
@@ -174,8 +176,9 @@ def attack_error_db(reference, estimate, *, sample_rate: int):
     """Mean absolute difference of the level envelopes over the first 50 ms, in dB.
 
     The envelope is the root mean square in windows of 5 ms, 2.5 ms apart, floored at -60 dB of a
-    full-scale sine's. After `match_energy` over the whole sound, so that a lost attack is not made
-    good by a louder rest.
+    full-scale sine's. At equal peaks, as files are written: a click at the start is short and says
+    little in the envelope itself, but it leaves less level for all that follows. (At equal energy
+    recorded hats with and without a click are 1.5 and 0.9 dB off, at equal peaks 5.3 and 1.9.)
 
     Args:
       reference, estimate: [num_samples], of equal length; a shorter sound is compared in full.
@@ -192,8 +195,14 @@ def attack_error_db(reference, estimate, *, sample_rate: int):
         frames = slice_frames(attack, frame_length=window, hop_length=window // 2)
         return decibels(jnp.sqrt(2 * jnp.mean(frames**2, axis=1)), FLOOR_DB)
 
-    a, b = envelope_db(reference), envelope_db(match_energy(estimate, reference))
+    a, b = envelope_db(reference), envelope_db(_match_peak(estimate, reference))
     return jnp.mean(jnp.abs(a - b))
+
+
+def _match_peak(estimate, reference):
+    """The estimate at the peak of the reference; silence stays silence."""
+    ours, theirs = jnp.max(jnp.abs(estimate)), jnp.max(jnp.abs(reference))
+    return estimate * jnp.where(ours > 0, theirs / jnp.where(ours > 0, ours, 1.0), 0.0)
 
 
 def onset(waveform):
@@ -202,14 +211,14 @@ def onset(waveform):
     A sound that is trimmed to its onset seldom does; one that begins with a click does.
 
     Args:
-      waveform: [num_samples], at any level.
+      waveform: [num_samples], at any level; of NumPy or JAX, and so is the result.
 
     Returns:
       [] 1.0 or 0.0, so that the mean over sounds is their share; 0.0 for silence.
     """
-    level = jnp.abs(waveform)
-    peak = jnp.max(level)
-    return ((peak > 0) & (jnp.max(level[:ONSET_SAMPLES]) >= 0.5 * peak)).astype(jnp.float32)
+    level = abs(waveform)
+    peak = level.max()
+    return ((peak > 0) & (level[:ONSET_SAMPLES].max() >= 0.5 * peak)).astype(np.float32)
 
 
 def onset_step(waveform):
@@ -232,7 +241,8 @@ def body_level_db(waveform, *, sample_rate: int):
     """Level of the loudest 50 ms of a sound, under its peak.
 
     Args:
-      waveform: [num_samples], at any level; behind a sound shorter than 50 ms is silence.
+      waveform: [num_samples], at any level, of NumPy or JAX; behind a sound shorter than 50 ms
+        is silence.
       sample_rate: Hz.
 
     Returns:
@@ -240,12 +250,14 @@ def body_level_db(waveform, *, sample_rate: int):
       44.1 kHz for a click, which is the least, and that of silence.
     """
     window = round(BODY_MS * 1e-3 * sample_rate)
-    peak = jnp.max(jnp.abs(waveform))
-    power = (waveform / jnp.where(peak > 0, peak, 1.0)) ** 2
-    power = jnp.pad(power, (0, max(window - waveform.shape[0], 0)))
-    until = jnp.concatenate([jnp.zeros(1), jnp.cumsum(power)])
-    loudest = jnp.max(until[window:] - until[:-window])
-    return 10 * jnp.log10(jnp.maximum(loudest, 1.0) / window)
+    # On the host too: NumPy has no compilation for every length of a trimmed sound.
+    xp = jnp if isinstance(waveform, jax.Array) else np
+    peak = abs(waveform).max()
+    power = (waveform / xp.where(peak > 0, peak, 1.0)) ** 2
+    power = xp.pad(power, (0, max(window - waveform.shape[0], 0)))
+    until = xp.concatenate([xp.zeros(1), xp.cumsum(power)])
+    loudest = (until[window:] - until[:-window]).max()
+    return 10 * xp.log10(xp.maximum(loudest, 1.0) / window)
 
 
 def body_db(reference, estimate, *, sample_rate: int):
