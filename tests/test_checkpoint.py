@@ -137,9 +137,8 @@ def test_prior_comes_back_for_its_own_step_only(tmp_path):
     loaded, told = checkpoint.load_prior(tmp_path, 4)
     equal(loaded, untold)
     assert told is None
-    windows, _ = priors.fit_windows(
-        *rng.uniform(1, 2, (2, 40, 3)), jnp.float32(rng.normal(size=(4, 3)))
-    )
+    sizes = priors.Sizes(8, 0.5, 0.25)
+    windows = priors.windows_around(*rng.uniform(1, 2, (2, 40, 3)), sizes=sizes)
     scores = {"mixture": -5.0, "windows": -4.0}
     told = checkpoint.Aggregate(windows, posteriors._replace(means=-posteriors.means), scores)
     checkpoint.save_prior(tmp_path, untold, told, 4)
