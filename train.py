@@ -75,11 +75,17 @@ def main(argv: list[str]) -> None:
         train_members(members, members[0].workdir.parent)
     else:
         workdir, shard = options.workdir or Path("runs") / name, options.shard_weights
-        train(options.settings, workdir, profile=options.profile, shard_weights=shard)
+        profile = options.profile
+        train(options.settings, workdir, preset=name, profile=profile, shard_weights=shard)
 
 
 def train(
-    config: Config, workdir: Path, *, profile: bool = False, shard_weights: bool = False
+    config: Config,
+    workdir: Path,
+    *,
+    preset: str = "",
+    profile: bool = False,
+    shard_weights: bool = False,
 ) -> None:
     """Runs or goes on with a run, from the folder of sounds to a fitted prior.
 
@@ -87,6 +93,7 @@ def train(
     that of the first process.
 
     Args:
+      preset: its name; another one is recommended where the sounds are of its kind.
       profile: whether to record a few steps for TensorBoard.
       shard_weights: divides the state among the devices instead of giving each all of it.
 
@@ -114,6 +121,7 @@ def train(
     dataset = hosts.first_then_others(lambda: sounds.load(config))
     print(sounds.report(dataset), flush=True)
     hosts.check_same("the sounds", dataset.corpus.fingerprint, "give each the same --data")
+    hosts.on_first(lambda: _advise(dataset, preset, config, workdir))
     hosts.on_first(lambda: _begin_folder(config, workdir, dataset))
     hosts.check_shared(workdir, "--workdir")
 
@@ -344,6 +352,17 @@ def _begin_folder(config: Config, workdir: Path, dataset) -> None:
     if (text := configs.to_json(config)) != _read(workdir / "config.json"):
         checkpoint.write_text(workdir / "config.json", text)
     checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
+
+
+def _advise(dataset, preset: str, config: Config, workdir: Path) -> None:
+    """Says which preset fits the sounds of a new run better, if any does."""
+    from vaejax.data import advice
+
+    if config.data.source == "synth" or (workdir / "fitted.npz").exists():
+        return
+    facts = advice.facts_of(dataset, config)
+    for line in advice.advice(facts, preset=preset, config=config):
+        print(line, flush=True)
 
 
 def _fitted(config: Config, workdir: Path, dataset):

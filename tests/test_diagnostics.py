@@ -89,9 +89,9 @@ def test_advice_says_what_the_figures_say():
 
 
 def test_advice_names_the_step_whose_weights_are_kept():
-    worse = figures(12.0, 8, loss=120.0)
-    text = diagnostics.advice(300, worse, {"step": 200, "loss": 110.0}, config_of(8))
-    assert "best at step 200 (110, now 120)" in text
+    worse = figures(12.0, 8, mel_l1_db=1.75)
+    text = diagnostics.advice(300, worse, {"step": 200, "mel_l1_db": 1.5}, config_of(8))
+    assert "best at step 200 (1.5, now 1.75)" in text
 
 
 # The figures of an evaluation
