@@ -32,9 +32,9 @@ SHARED = (0.0625, 0.125, 0.25, 0.5)
 # Windows that a density is summed over, the nearest ones.
 NUM_NEAREST = 32
 # Parts that sounds are divided into, each of which is left out once; so many sounds are enough.
-NUM_FOLDS, ENOUGH = 5, 256
+NUM_FOLDS, ENOUGH = 5, 128
 # Draws of the posterior of each left-out sound that a density is judged by.
-NUM_JUDGED = 4
+NUM_JUDGED = 2
 
 
 class Mixture(NamedTuple):
