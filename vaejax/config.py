@@ -353,7 +353,7 @@ class Train:
     patience: int = 3
     """Evaluations without a gain, by more than chance, after which training stops; 0 goes on to
     num_steps. Chance is one standard error of how much nearer each held-out sound has come."""
-    eval_clips: int = 128
+    eval_clips: int = 64
     """Held-out sounds measured at an evaluation, at most."""
     board_clips: int = 4
     """Held-out sounds drawn and played in TensorBoard at an evaluation."""
