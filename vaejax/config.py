@@ -350,7 +350,7 @@ class Train:
     best_by: Literal["loss", "mel_l1_db", "lsd_db"] = "mel_l1_db"
     """Held-out figure by which the best weights are kept, sampled from, and training stops: a
     distance in audio, or the loss, which on small sets rises long before the audio gets worse."""
-    patience: int = 3
+    patience: int = 2
     """Evaluations without a gain, by more than chance, after which training stops; 0 goes on to
     num_steps. Chance is one standard error of how much nearer each held-out sound has come."""
     eval_clips: int = 64

@@ -122,10 +122,11 @@ class Journal:
 
     def status(self) -> str:
         """A few figures for the progress bar."""
-        train, held_out = self.train, self.held_out.get("loss", math.nan)
+        train, by = self.train, self.config.train.best_by
+        held_out = patience.figure(self.held_out.get(by, math.nan), by)
         return (
             f"loss {train['loss']:.5g} recon {train['recon']:.5g} kl {train['kl']:.4g} "
-            f"held-out {held_out:.5g} {train['clips_per_second']:.0f} clips/s"
+            f"held-out {held_out} {train['clips_per_second']:.0f} clips/s"
         )
 
     @property
