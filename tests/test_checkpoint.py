@@ -45,13 +45,14 @@ def state(config):
     return jax.tree.map(scramble, fresh)._replace(step=jnp.asarray(7, jnp.int32))
 
 
-def test_state_comes_back_bit_for_bit(opened, config, state):
+def test_state_comes_back_bit_for_bit(opened, config, state, tmp_path):
+    assert checkpoint.progress(tmp_path) is None
     checkpoints = opened()
     checkpoints.save_last(state, {"loss": 12.5, "step": 3})
     checkpoints.wait()
     restored, best = opened().restore_last(config, 0)
     equal(restored, state)
-    assert best == {"loss": 12.5, "step": 3}
+    assert best == checkpoint.progress(tmp_path) == {"loss": 12.5, "step": 3}
 
 
 def test_infinite_best_loss_survives(opened, config, state):

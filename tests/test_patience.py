@@ -104,3 +104,17 @@ def test_best_weights_that_are_better_by_chance_are_told_apart():
     text = patience.explain(progress, step, CONFIG)
     assert "has not improved by more than chance since step 100; the best weights, of step" in text
     assert "step 200 (2.4" in text
+
+
+def test_a_run_resumed_after_every_evaluation_stops_where_one_that_was_not_does():
+    errors = [SOUNDS - 0.3 * min(i, 3) + 0.1 * row for i, row in enumerate(NOISE)]
+    whole = run(errors)
+    progress = patience.BEGIN
+    for i, row in enumerate(errors):
+        progress = patience.from_json(json.loads(json.dumps(patience.to_json(progress))))
+        values = {"loss": 1.0, "mel_l1_db": float(np.mean(row))}
+        progress = patience.after(progress, 100 * i, values, row, CONFIG)
+        if patience.is_over(progress, 100 * i, CONFIG):
+            break
+    assert (100 * i, progress) == whole
+    assert 0 < whole[1].since < whole[0]

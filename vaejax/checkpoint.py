@@ -106,7 +106,7 @@ class Checkpoints:
 
         Args:
           state: after the last step.
-          best: figures of the best weights so far, `loss` among them.
+          best: figures of the best weights so far, and how long ago that was (`patience.to_json`).
         """
         step = int(state.step)
         if self.last.latest_step() == step:
