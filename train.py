@@ -9,7 +9,6 @@ several runs at once.
 
 import contextlib
 import json
-import math
 import os
 import signal
 import sys
@@ -76,11 +75,17 @@ def main(argv: list[str]) -> None:
         train_members(members, members[0].workdir.parent)
     else:
         workdir, shard = options.workdir or Path("runs") / name, options.shard_weights
-        train(options.settings, workdir, profile=options.profile, shard_weights=shard)
+        profile = options.profile
+        train(options.settings, workdir, preset=name, profile=profile, shard_weights=shard)
 
 
 def train(
-    config: Config, workdir: Path, *, profile: bool = False, shard_weights: bool = False
+    config: Config,
+    workdir: Path,
+    *,
+    preset: str = "",
+    profile: bool = False,
+    shard_weights: bool = False,
 ) -> None:
     """Runs or goes on with a run, from the folder of sounds to a fitted prior.
 
@@ -88,6 +93,7 @@ def train(
     that of the first process.
 
     Args:
+      preset: its name; another one is recommended where the sounds are of its kind.
       profile: whether to record a few steps for TensorBoard.
       shard_weights: divides the state among the devices instead of giving each all of it.
 
@@ -104,9 +110,9 @@ def train(
     # Imported here: --help and bad usage need none of it.
     import jax
 
-    from vaejax import checkpoint, diagnostics, evaluation, profiling, sharding, training
+    from vaejax import checkpoint, diagnostics, evaluation, patience, profiling, sharding, training
     from vaejax.data import sounds
-    from vaejax.journal import Journal, fit_prior, has_waited
+    from vaejax.journal import Journal, fit_prior
 
     sharding.check_batch_size(config.train.batch_size, config.train.grad_accumulation)
     print(f"run folder {workdir} · {sharding.describe()}", flush=True)
@@ -115,6 +121,7 @@ def train(
     dataset = hosts.first_then_others(lambda: sounds.load(config))
     print(sounds.report(dataset), flush=True)
     hosts.check_same("the sounds", dataset.corpus.fingerprint, "give each the same --data")
+    hosts.on_first(lambda: _advise(dataset, preset, config, workdir))
     hosts.on_first(lambda: _begin_folder(config, workdir, dataset))
     hosts.check_shared(workdir, "--workdir")
 
@@ -128,9 +135,10 @@ def train(
     shapes = jax.eval_shape(lambda: training.create_state(config, told))
     layout = sharding.weights(shapes, mesh, divide=shard_weights)
     restored = checkpoints.restore_last(config, told, layout)
-    state, best = restored or (training.create_state(config, told, layout), {"loss": math.inf})
+    state = restored[0] if restored else training.create_state(config, told, layout)
+    progress = patience.from_json(restored[1]) if restored else patience.BEGIN
     step = int(state.step)
-    if step >= config.train.num_steps or has_waited(step, best, config):
+    if step >= config.train.num_steps or patience.is_over(progress, step, config):
         # A run may have been killed between its last checkpoint and its prior.
         best_step = checkpoints.best_step()
         if hosts.on_first(lambda: checkpoint.load_prior(workdir, best_step) is None):
@@ -138,8 +146,7 @@ def train(
         checkpoints.close()
         print(
             f"{workdir} is finished at step {step}; sample from it with `python sample.py "
-            f"--workdir {workdir}`, or go on with a larger --train.num_steps"
-            + (" and --train.patience" if step < config.train.num_steps else "")
+            f"--workdir {workdir}`, or go on with {patience.way_on(progress, step, config)}"
         )
         return
     if restored:
@@ -149,7 +156,7 @@ def train(
 
     steps = training.make_steps(config, dataset, fitted, mesh=mesh, layout=layout)
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
-    journal = Journal(workdir, config, dataset, checkpoints, evaluate, best, step)
+    journal = Journal(workdir, config, dataset, checkpoints, evaluate, progress, step)
     traces = profile and hosts.is_first()
     profiler = profiling.Profiler(workdir / "tensorboard" if traces else None)
     reached, _ = _loop(state, steps, journal, config, config.train.num_steps, profiler)
@@ -159,7 +166,7 @@ def train(
     best, first = journal.best, journal.first
     best_step = fit_prior(checkpoints, fitted, dataset, config, workdir)
     checkpoints.close()
-    if reached < config.train.num_steps and not has_waited(reached, best, config):
+    if reached < config.train.num_steps and not journal.has_waited(reached):
         raise cli.Interrupted(f"interrupted at step {reached}; saved; the same command goes on")
     is_pca = ", where it is PCA" if config.model.ppca_clips else ""
     begun_at = (
@@ -170,7 +177,7 @@ def train(
         f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {time.time() - started:.0f} s in all"
     )
     if hosts.is_first():
-        print(diagnostics.when_to_stop(journal.history(), config))
+        print(diagnostics.when_to_stop(journal.history(), journal.progress, config))
     print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
 
 
@@ -286,6 +293,7 @@ def train_members(members: list[Member], workdir: Path) -> None:
     print(sounds.report(dataset), flush=True)
     for member in members:
         _begin_folder(member.config, member.workdir, dataset)
+    over = {member.name for member in members if population.why_over(member)}
     fitted = population.fit(members, lambda m: _fitted(m.config, m.workdir, dataset))
     evaluate = evaluation.make_evaluate(config, dataset, fitted[members[0].name])
 
@@ -294,7 +302,7 @@ def train_members(members: list[Member], workdir: Path) -> None:
     failed: dict[str, FloatingPointError] = {}
     interrupted = False
     while True:
-        left = [member for member in members if member.name not in failed]
+        left = [member for member in members if member.name not in failed.keys() | over]
         steps = [checkpoint.last_step(member.workdir) for member in left]
         at = min(steps, default=num_steps)
         if interrupted or at >= num_steps:
@@ -308,6 +316,7 @@ def train_members(members: list[Member], workdir: Path) -> None:
         with contextlib.suppress(FloatingPointError):  # of all of them, which `failed` has
             _, interrupted = _loop(state, run_steps, journals, config, until)
         failed |= journals.failed
+        over |= journals.over
 
     for member in members:
         population.finish(member, dataset, fitted[member.name])
@@ -315,6 +324,9 @@ def train_members(members: list[Member], workdir: Path) -> None:
     if at < num_steps:
         raise cli.Interrupted(f"interrupted; saved in {workdir}; the same command goes on")
     print(sweeps.table(rows))
+    for member in members:
+        if why := population.why_over(member):
+            print(f"{member.name}: {why}")
     print(
         f"rates and distortions: {workdir / sweeps.PLOT}; {time.time() - started:.0f} s in all\n"
         f"next: python sample.py --workdir {members[0].workdir} --out samples --num 64"
@@ -340,6 +352,17 @@ def _begin_folder(config: Config, workdir: Path, dataset) -> None:
     if (text := configs.to_json(config)) != _read(workdir / "config.json"):
         checkpoint.write_text(workdir / "config.json", text)
     checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
+
+
+def _advise(dataset, preset: str, config: Config, workdir: Path) -> None:
+    """Says which preset fits the sounds of a new run better, if any does."""
+    from vaejax.data import advice
+
+    if config.data.source == "synth" or (workdir / "fitted.npz").exists():
+        return
+    facts = advice.facts_of(dataset, config)
+    for line in advice.advice(facts, preset=preset, config=config):
+        print(line, flush=True)
 
 
 def _fitted(config: Config, workdir: Path, dataset):

@@ -85,7 +85,7 @@ TINY = (
     *("--model.num_stages", "1", "--model.dense_depth", "1"),
     *("--train.num_steps", "30", "--train.batch_size", "16", "--train.steps_per_dispatch", "1"),
     *("--train.log_every_steps", "1", "--train.eval_every_steps", "10"),
-    *("--train.save_every_steps", "5", "--train.board_clips", "1"),
+    *("--train.save_every_steps", "5", "--train.board_clips", "1", "--train.patience", "0"),
     *("--prior.max_components", "2"),
 )
 

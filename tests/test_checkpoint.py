@@ -45,13 +45,14 @@ def state(config):
     return jax.tree.map(scramble, fresh)._replace(step=jnp.asarray(7, jnp.int32))
 
 
-def test_state_comes_back_bit_for_bit(opened, config, state):
+def test_state_comes_back_bit_for_bit(opened, config, state, tmp_path):
+    assert checkpoint.progress(tmp_path) is None
     checkpoints = opened()
     checkpoints.save_last(state, {"loss": 12.5, "step": 3})
     checkpoints.wait()
     restored, best = opened().restore_last(config, 0)
     equal(restored, state)
-    assert best == {"loss": 12.5, "step": 3}
+    assert best == checkpoint.progress(tmp_path) == {"loss": 12.5, "step": 3}
 
 
 def test_infinite_best_loss_survives(opened, config, state):
@@ -137,9 +138,8 @@ def test_prior_comes_back_for_its_own_step_only(tmp_path):
     loaded, told = checkpoint.load_prior(tmp_path, 4)
     equal(loaded, untold)
     assert told is None
-    windows, _ = priors.fit_windows(
-        *rng.uniform(1, 2, (2, 40, 3)), jnp.float32(rng.normal(size=(4, 3)))
-    )
+    sizes = priors.Sizes(8, 0.5, 0.25)
+    windows = priors.windows_around(*rng.uniform(1, 2, (2, 40, 3)), sizes=sizes)
     scores = {"mixture": -5.0, "windows": -4.0}
     told = checkpoint.Aggregate(windows, posteriors._replace(means=-posteriors.means), scores)
     checkpoint.save_prior(tmp_path, untold, told, 4)

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.model_selection import GridSearchCV, LeaveOneOut
 
-from vaejax import descriptors, diagnostics, features
+from vaejax import descriptors, diagnostics, features, patience
 from vaejax.config import Config, Model, Objective, Train
 from vaejax.evaluate import factors
 from vaejax.models import linear
@@ -89,9 +89,9 @@ def test_advice_says_what_the_figures_say():
 
 
 def test_advice_names_the_step_whose_weights_are_kept():
-    worse = figures(12.0, 8, loss=120.0)
-    text = diagnostics.advice(300, worse, {"step": 200, "loss": 110.0}, config_of(8))
-    assert "best at step 200 (110, now 120)" in text
+    worse = figures(12.0, 8, mel_l1_db=1.75)
+    text = diagnostics.advice(300, worse, {"step": 200, "mel_l1_db": 1.5}, config_of(8))
+    assert "best at step 200 (1.5, now 1.75)" in text
 
 
 # The figures of an evaluation
@@ -277,22 +277,25 @@ def test_kernel_ridge_is_scikit_learns_with_what_predicts_left_out_sounds_best()
     [
         ({0: 10.0, 50: 8.0, 100: 4.0}, ["still falling", "67%", "--train.num_steps 200"]),
         ({0: 10.0, 50: 4.01, 75: 4.005, 100: 4.0}, ["has settled"]),
-        ({0: 10.0, 50: 4.0, 100: 5.0}, ["best at step 50 of 100", "--train.patience"]),
+        ({0: 10.0, 50: 4.0, 100: 5.0}, ["best at step 50 of 100", "are kept and used"]),
         ({0: 4.0, 50: 5.0, 100: 6.0}, ["best at step 0 of 100", "more sounds"]),
     ],
 )
 def test_a_finished_run_says_whether_it_was_long_enough(values, words):
-    text = diagnostics.when_to_stop(values, Config(train=Train(num_steps=100)))
+    text = diagnostics.when_to_stop(values, patience.BEGIN, Config(train=Train(num_steps=100)))
     for word in words:
         assert word in text
     assert "\n" not in text
 
 
-def test_patience_is_not_recommended_to_who_has_it():
-    text = diagnostics.when_to_stop(
-        {0: 9.0, 10: 1.0, 20: 2.0}, Config(train=Train(num_steps=100, patience=1))
-    )
-    assert "--train.patience" not in text
+def test_a_run_that_stopped_by_itself_is_not_told_to_go_on():
+    config = Config(train=Train(num_steps=100, eval_every_steps=10, patience=1, best_by="loss"))
+    progress = patience.BEGIN
+    for step, value in ((0, 9.0), (10, 1.0), (20, 2.0)):
+        progress = patience.after(progress, step, {"loss": value}, [value], config)
+    text = diagnostics.when_to_stop({0: 9.0, 10: 1.0, 20: 2.0}, progress, config)
+    assert text.startswith("stopped at step 20 of 100: held-out loss last improved at step 10")
+    assert "--train.num_steps" not in text
 
 
 def test_figures_of_a_path_are_of_the_dimensions_of_a_frame():

@@ -83,8 +83,8 @@ def test_a_run_of_two_processes_goes_on_in_one(together):
     assert jax.process_count() == 1
     state, best = checkpoint.Checkpoints(workdir, read_only=True).restore_last(config, 0)
     assert int(state.step) == config.train.num_steps
-    assert best["loss"] == min(
-        line["loss"] for (split, _), line in metrics(workdir).items() if split == "held_out"
+    assert best["mel_l1_db"] == min(
+        line["mel_l1_db"] for (split, _), line in metrics(workdir).items() if split == "held_out"
     )
 
 

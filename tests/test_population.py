@@ -156,8 +156,17 @@ def test_a_seed_beyond_32_bits_is_the_same_traced():
 class Written:
     """A journal that keeps what it is told, and finds fault with states whose first step is bad."""
 
-    def __init__(self):
-        self.saved = []
+    def __init__(self, waits_until=None):
+        self.saved, self.waits_until = [], waits_until
+
+    def measure(self, at, state):
+        return None
+
+    def has_waited(self, step):
+        return self.waits_until is not None and step >= self.waits_until
+
+    def finish(self):
+        pass
 
     def check(self, state):
         if state.first_bad_step >= 0:
@@ -181,3 +190,17 @@ def test_a_member_that_fails_is_left_and_the_others_go_on():
     assert [j.saved for j in journals.journals.values()] == [[0.0, 0.0], [1.0], [2.0, 2.0]]
     with pytest.raises(FloatingPointError, match="a: not finite"):
         journals.check(state_with([1, 1, 1]))
+
+
+def test_a_member_that_nothing_has_got_better_for_ends_as_it_would_alone():
+    journals = population.Journals({"a": Written(20), "b": Written(10), "c": Written(20)})
+    state = state_with([-1, -1, -1])
+    for at in (0, 10, 20):
+        journals.measure(at, state)
+        assert journals.has_waited(at) == (at == 20)
+        journals.check(state)
+        journals.save(state)
+    assert [j.saved for j in journals.journals.values()] == [[0.0, 0.0, 0.0], [1.0, 1.0], [2.0] * 3]
+    # It is over: what becomes of its loss is nobody's concern.
+    journals.check(state_with([1, 1, 1]))
+    assert not journals.failed

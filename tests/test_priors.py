@@ -103,8 +103,8 @@ def two_clusters():
 
 
 def test_em_recovers_two_separated_gaussians(two_clusters):
-    means, held_out, spread = two_clusters
-    fitted = priors.fit(means, np.zeros_like(means), held_out, max_components=2, seed=0)
+    means, _, spread = two_clusters
+    fitted = priors.fit_mixture(means, np.zeros_like(means), components=2)
     assert fitted.means.shape == (2, 3)
     order = np.argsort(np.asarray(fitted.means)[:, 0])[::-1]
     np.testing.assert_allclose(np.exp(fitted.log_weights)[order], [0.75, 0.25], atol=0.01)
@@ -115,18 +115,30 @@ def test_em_recovers_two_separated_gaussians(two_clusters):
     np.testing.assert_allclose(got, (300 * spread + 3 * pooled) / 303, atol=0.2)
 
 
-def test_held_out_likelihood_chooses_the_number_of_components(two_clusters):
-    means, held_out, _ = two_clusters
-    between = held_out * np.float32(0.1)  # where only one wide Gaussian expects anything
-    fitted = priors.fit(means, np.zeros_like(means), between, max_components=2, seed=0)
-    assert len(fitted.log_weights) == 1
-    np.testing.assert_allclose(fitted.means[0], means.mean(0), atol=1e-3)
+@pytest.fixture(autouse=True)
+def few_sizes(monkeypatch):
+    """Each size of windows is a program: two of them show what a choice does."""
+    monkeypatch.setattr(priors, "NEIGHBOURS", (8,))
+    monkeypatch.setattr(priors, "LOCAL", (0.5,))
+    monkeypatch.setattr(priors, "SHARED", (0.0625, 0.25))
+
+
+def chosen(points, spread=0.0, **options):
+    options = {"max_components": 2, "seed": 0, **options}
+    return priors.choose(points, np.full(np.shape(points), spread), **options)
+
+
+def test_left_out_sounds_choose_the_number_of_components(two_clusters):
+    means, _, _ = two_clusters
+    assert len(chosen(means, kinds=("mixture",)).prior.log_weights) == 2
+    one = np.random.default_rng(0).normal(size=(100, 3))
+    assert len(chosen(one, kinds=("mixture",)).prior.log_weights) == 1
 
 
 def test_no_more_components_than_one_per_16_sounds(two_clusters):
-    means, held_out, _ = two_clusters
+    means, _, _ = two_clusters
     few = np.concatenate([means[:12], means[-12:]])
-    fitted = priors.fit(few, np.zeros_like(few), held_out, max_components=8, seed=0)
+    fitted = chosen(few, kinds=("mixture",), max_components=8).prior
     assert len(fitted.log_weights) == 1
 
 
@@ -134,7 +146,7 @@ def test_one_component_has_the_moments_of_the_aggregate_posterior():
     rng = np.random.default_rng(5)
     means = rng.normal(size=(200, 3)).astype(np.float32) * [1.0, 2.0, 0.5]
     variances = np.tile(np.float32([0.3, 0.1, 1.0]), (200, 1))
-    fitted = priors.fit(np.float32(means), variances, np.float32(means), max_components=1, seed=0)
+    fitted = priors.fit_mixture(np.float32(means), variances, components=1)
     got = np.asarray(fitted.cholesky[0] @ fitted.cholesky[0].T)
     np.testing.assert_allclose(got, np.cov(means.T, bias=True) + np.diag(variances[0]), atol=1e-3)
 
@@ -142,7 +154,7 @@ def test_one_component_has_the_moments_of_the_aggregate_posterior():
 def test_fewer_sounds_than_dimensions_still_make_a_density():
     means = np.random.default_rng(6).normal(size=(5, 12)).astype(np.float32)
     variances = np.full_like(means, 0.1)
-    fitted = priors.fit(means, variances, means, max_components=4, seed=0)
+    fitted = priors.fit_mixture(means, variances, components=4)
     assert all(np.isfinite(leaf).all() for leaf in fitted)
     assert np.linalg.cond(fitted.cholesky[0]) < 1e4
 
@@ -151,20 +163,16 @@ def test_pooled_covariance_of_another_set_replaces_the_own():
     rng = np.random.default_rng(7)
     means = rng.normal(size=(2, 3)).astype(np.float32)
     pooled = jnp.diag(jnp.array([9.0, 4.0, 1.0]))
-    fitted = priors.fit(means, np.zeros_like(means), means, max_components=1, seed=0, pooled=pooled)
+    fitted = priors.fit_mixture(means, np.zeros_like(means), components=1, pooled=pooled)
     got = np.asarray(fitted.cholesky[0] @ fitted.cholesky[0].T)
     expected = (2 * np.cov(means.T, bias=True) + 3 * np.asarray(pooled)) / 5
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_fit_is_the_same_for_the_same_seed(two_clusters):
-    means, held_out, _ = two_clusters
-    a, b = (
-        priors.fit(means, np.zeros_like(means), held_out, max_components=2, seed=0)
-        for _ in range(2)
-    )
-    for left, right in zip(a, b, strict=True):
-        np.testing.assert_array_equal(left, right)
+def test_the_choice_is_the_same_for_the_same_seed(two_clusters):
+    a, b = (chosen(two_clusters[0], 0.1) for _ in range(2))
+    assert a.log_likelihoods == b.log_likelihoods
+    jax.tree.map(np.testing.assert_array_equal, a.prior, b.prior)
 
 
 # Windows
@@ -176,8 +184,7 @@ VARIANCES = np.random.default_rng(6).uniform(0.01, 0.1, (60, 3))
 @pytest.fixture(scope="module")
 def windows():
     means = np.random.default_rng(5).normal(size=(60, 3)) * [3.0, 1.0, 0.3]
-    fitted, _ = priors.fit_windows(means, VARIANCES, jnp.float32(means[::6] + 0.1))
-    return fitted._replace(local=jnp.float32(0.5))
+    return priors.windows_around(means, VARIANCES, sizes=priors.Sizes(8, 0.5, 0.25))
 
 
 def window_covariance(windows, n):
@@ -232,72 +239,84 @@ def ring(rng, num):
     return np.stack([np.cos(angle), np.sin(angle), np.zeros(num)], 1) * 3
 
 
-def test_held_out_latents_choose_windows_on_a_ring_and_a_mixture_of_a_gaussian():
+def test_left_out_latents_choose_windows_on_a_ring_and_a_mixture_of_a_gaussian():
     rng = np.random.default_rng(0)
-    small = {"max_components": 2, "seed": 0}
-
-    def choice(means, held_out):
-        spread = [np.full(np.shape(a), 1e-3) for a in (means, held_out)]
-        return priors.choose(means, spread[0], held_out, spread[1], **small)
-
-    bent = choice(ring(rng, 200), ring(rng, 40))
+    bent = chosen(ring(rng, 200), 1e-3)
     assert isinstance(bent.prior, priors.Windows)
     scores = bent.log_likelihoods
     assert list(scores)[-1] == "windows"
     assert scores["windows"] > scores["mixture"] + 0.5 > scores["N(0, I)"]
+    # Fitted to all of them, also to those that were left out once.
+    assert bent.prior.means.shape == (200, 3)
 
-    flat = choice(rng.normal(3.0, 1.0, (200, 8)), rng.normal(3.0, 1.0, (60, 8)))
+    flat = chosen(rng.normal(3.0, 1.0, (200, 8)), 1e-3)
     assert isinstance(flat.prior, Mixture)
     assert list(flat.log_likelihoods)[-1] == "mixture"
 
 
-@pytest.mark.parametrize("shape", ["ring", "cloud"])
-def test_a_choice_refitted_to_more_sounds_keeps_its_kind_and_sizes(shape):
+def test_sounds_of_a_kind_of_their_own_do_not_decide_for_all_others():
     rng = np.random.default_rng(0)
-    points = ring(rng, 300) if shape == "ring" else rng.normal(3.0, 1.0, (300, 8))
-    spread = np.full(points.shape, 1e-3)
-    kept = np.arange(300) % 5 > 0
-    choice = priors.choose(
-        points[kept], spread[kept], points[~kept], spread[~kept], max_components=2, seed=0
-    )
-    same, more = choice.refit(points[kept], spread[kept]), choice.refit(points, spread)
-    jax.tree.map(np.testing.assert_array_equal, same, choice.prior)
-    assert type(more) is type(choice.prior)
-    if isinstance(more, priors.Windows):
-        assert more.means.shape == points.shape
-        assert more.neighbours.shape == (300, choice.prior.neighbours.shape[1])
-        assert more.local == choice.prior.local
-    else:
-        assert more.means.shape == choice.prior.means.shape
-        np.testing.assert_allclose(np.exp(more.log_weights) @ more.means, points.mean(0), atol=0.05)
+    points = np.concatenate([ring(rng, 95), 0.0 * ring(rng, 5)])
+    points = np.pad(points, ((0, 0), (0, 5)))
+    # Five of a hundred lie where neither windows nor a mixture of the others expect anything.
+    points[95:, 3:] = 4 * np.eye(5)
+    assert isinstance(chosen(points, 1e-4).prior, priors.Windows)
+
+
+def test_one_in_so_many_may_be_from_the_unit_gaussian():
+    far = np.full((1, 1, 2), 3.0)
+    narrow = Mixture(jnp.zeros(1), jnp.zeros((1, 2)), 1e-3 * jnp.eye(2)[None])
+    new = stats.norm.logpdf(3.0) * 2
+    np.testing.assert_allclose(priors.judged(narrow, far, num=9), [new - np.log(10)], rtol=1e-6)
+    near = priors.judged(narrow, np.zeros((1, 1, 2)), num=9)
+    both = 0.9 * stats.norm.pdf(0, scale=1e-3) ** 2 + 0.1 * stats.norm.pdf(0) ** 2
+    np.testing.assert_allclose(near, [np.log(both)], rtol=1e-6)
+
+
+def test_copies_of_a_sound_do_not_vouch_for_one_another():
+    points = np.repeat(np.random.default_rng(0).normal(size=(40, 3)), 4, axis=0)
+    hashes = [f"{i // 4}" for i in range(160)]
+    apart, together = chosen(points, 1e-6), chosen(points, 1e-6, hashes=hashes)
+    assert apart.log_likelihoods["windows"] > together.log_likelihoods["windows"] + 2
+    once = chosen(points[::4], 1e-6)
+    assert together.log_likelihoods == once.log_likelihoods
+
+
+@pytest.mark.parametrize("num", [2, 3, 9, 41, 2000])
+def test_every_sound_is_left_out_once_until_enough_have_been(num):
+    folds = priors._folds(np.arange(num))
+    left_out = np.concatenate([out for _, out in folds])
+    assert len(set(left_out)) == len(left_out)
+    assert min(num - num % len(folds), priors.ENOUGH) <= len(left_out) <= num
+    for kept, out in folds:
+        assert set(kept) | set(out) == set(range(num))
+        assert not set(kept) & set(out)
+        assert len(kept) == len(folds[0][0])
 
 
 def test_few_sounds_get_no_windows():
     means = np.random.default_rng(0).normal(size=(8, 3))
-    choice = priors.choose(means, 0.1 + 0 * means, means, 0.1 + 0 * means, max_components=1, seed=0)
+    choice = chosen(means, 0.1, max_components=1)
     assert set(choice.log_likelihoods) == {"N(0, I)", "mixture"}
 
 
 def test_windows_are_fitted_in_more_dimensions_than_there_are_sounds():
     means = np.random.default_rng(0).normal(size=(40, 100))
-    fitted, _ = priors.fit_windows(means, np.full((40, 100), 1e-3), jnp.float32(means[:5] + 0.01))
+    sizes = priors.Sizes(16, 0.5, 0.25)
+    fitted = priors.windows_around(means, np.full((40, 100), 1e-3), sizes=sizes)
     assert np.isfinite(priors.make_log_density(fitted)(jnp.float32(means[:5]))).all()
 
 
-@pytest.mark.parametrize("by", ["hash", "label"])
-def test_sounds_of_other_groups_do_not_choose_the_prior(make_config, make_sounds, fitted, by):
-    config = make_config(data={"holdout_by": by})
-    sounds = make_sounds(config, 60)
+def test_held_out_sounds_do_not_choose_the_prior(config, sounds, fitted):
     softened = np.where(sounds.held_out[:, None], -(sounds.corpus.clips // 3), sounds.corpus.clips)
     changed = sounds._replace(corpus=dataclasses.replace(sounds.corpus, clips=softened))
     params = training.create_state(config).ema
     first, second = (
         evaluation.fit_prior(params, fitted, each, config)[0] for each in (sounds, changed)
     )
-    assert (first.log_likelihoods == second.log_likelihoods) == (by == "label")
+    assert first.log_likelihoods == second.log_likelihoods
     np.testing.assert_array_equal(first.posteriors.rows, sounds.train_rows)
     assert len(first.posteriors.means) == len(sounds.train_rows)
-    if by == "label":
-        # Nor the mixture that it is compared with.
-        mixtures = (systems.fit_pca(each, fitted, config)[1] for each in (sounds, changed))
-        jax.tree.map(np.testing.assert_array_equal, *mixtures)
+    # Nor the mixture that it is compared with.
+    mixtures = (systems.fit_pca(each, fitted, config)[1] for each in (sounds, changed))
+    jax.tree.map(np.testing.assert_array_equal, *mixtures)

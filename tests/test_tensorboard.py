@@ -135,7 +135,7 @@ def test_settings_and_final_figures_are_in_the_run_itself(trained, values):
     assert hparams["train.num_steps"].number_value == config.train.num_steps
     assert hparams["data.source"].string_value == Path(config.data.source).name
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    best = min((r for r in rows if r["split"] == "held_out"), key=lambda r: r["loss"])
+    best = min((r for r in rows if r["split"] == "held_out"), key=lambda r: r["mel_l1_db"])
     for name in ("loss", "recon", "kl", "mel_l1_db", "lsd_db", "active_units"):
         assert np.isclose(values[f"best/{name}"][best["step"]].simple_value, best[name], rtol=1e-6)
     # A folder with events of its own would be a second run.

@@ -83,16 +83,16 @@ def test_training_stops_when_patience_is_over_and_is_finished_then(call, tiny, t
     command = ("train", *tiny, "--data", folder, "--workdir", tmp_path / "run")
     # Weights that do not move never get better.
     command += ("--train.learning_rate", "1e-30", "--train.patience", "1")
-    command += ("--train.best_by", "mel_l1_db")
     done = call(*command)
     assert done.code == 0, done.err
     assert last_logged(tmp_path / "run") == 10
-    assert "the held-out mel_l1_db was best at step 0 of 10" in done.out
+    assert "stopped at step 10 of 30: held-out audio was best at step 0 (" in done.out
     assert "prior: " in done.out
-    again = call(*command)
+    assert steps_saved(tmp_path / "run", "best") == [0]
+    again = call(*command, "--train.num_steps", 40)
     assert again.code == 0, again.err
     assert "is finished at step 10" in again.out
-    assert "--train.patience" in again.out
+    assert "go on with more --train.patience than 1" in again.out
 
 
 def test_run_folder_holds_what_the_layout_promises(trained, folder):

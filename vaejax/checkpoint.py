@@ -59,7 +59,7 @@ class Aggregate(NamedTuple):
     """The density fitted to it."""
     posteriors: Posteriors
     log_likelihoods: dict[str, float]
-    """Of the densities it was chosen from (`priors.Choice`), nats per held-out sound."""
+    """Of the densities it was chosen from (`priors.Choice`), nats per left-out sound."""
 
 
 class Run(NamedTuple):
@@ -106,7 +106,7 @@ class Checkpoints:
 
         Args:
           state: after the last step.
-          best: figures of the best weights so far, `loss` among them.
+          best: figures of the best weights so far, and how long ago that was (`patience.to_json`).
         """
         step = int(state.step)
         if self.last.latest_step() == step:
@@ -309,6 +309,16 @@ def has_checkpoint(workdir: Path) -> bool:
 def last_step(workdir: Path) -> int:
     """The step that a run would go on from; 0 where there is none."""
     return _newest(workdir, "last") or 0
+
+
+def progress(workdir: Path) -> dict[str, Any] | None:
+    """What the last checkpoint says of the held-out sounds (`patience.Progress`); None before."""
+    if (step := _newest(workdir, "last")) is None:
+        return None
+    series = Checkpoints(workdir, read_only=True).last
+    stored = series.restore(step, args=ocp.args.Composite(best=ocp.args.JsonRestore()))["best"]
+    series.close()
+    return stored
 
 
 def best_figures(workdir: Path) -> dict[str, Any] | None:

@@ -347,11 +347,13 @@ class Train:
     """Steps between measurements on the held-out sounds."""
     save_every_steps: int = 100
     """Steps between checkpoints: what a lost connection costs at most."""
-    best_by: Literal["loss", "mel_l1_db", "lsd_db"] = "loss"
-    """Held-out figure by which the best weights are kept: the loss, or a distance in audio."""
-    patience: int = 0
-    """Evaluations without a better one after which training stops; 0 goes on to num_steps."""
-    eval_clips: int = 256
+    best_by: Literal["loss", "mel_l1_db", "lsd_db"] = "mel_l1_db"
+    """Held-out figure by which the best weights are kept, sampled from, and training stops: a
+    distance in audio, or the loss, which on small sets rises long before the audio gets worse."""
+    patience: int = 2
+    """Evaluations without a gain, by more than chance, after which training stops; 0 goes on to
+    num_steps. Chance is one standard error of how much nearer each held-out sound has come."""
+    eval_clips: int = 64
     """Held-out sounds measured at an evaluation, at most."""
     board_clips: int = 4
     """Held-out sounds drawn and played in TensorBoard at an evaluation."""
@@ -362,7 +364,8 @@ class Prior:
     """The density that new latents are drawn from, fitted to the aggregate posterior."""
 
     max_components: int = 16
-    """Components of the Gaussian mixture, at most; the number is chosen by held-out likelihood."""
+    """Components of the Gaussian mixture, at most; the number is chosen by the
+    likelihood of sounds that are left out in turn."""
     max_clips: int = 4096
     """Training sounds that it is fitted on, at most."""
 

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import objectives
+from vaejax import objectives, patience
 from vaejax.config import Config
 from vaejax.models import linear as linear_path
+from vaejax.patience import Progress
 
 # Burda et al. 2016: a dimension is active where the variance of its posterior mean exceeds 0.01,
 # under a prior of variance 1.
@@ -147,15 +148,18 @@ def collapse_warning(held_out: Mapping[str, float], config: Config) -> str | Non
     return None
 
 
-def when_to_stop(values: Mapping[int, float], config: Config) -> str:
-    """Whether a finished run was long enough, in a sentence.
+def when_to_stop(values: Mapping[int, float], progress: Progress, config: Config) -> str:
+    """Whether a run that is over was long enough, in a sentence.
 
     Args:
       values: step -> the held-out figure `train.best_by`, lower is better.
+      progress: on the held-out sounds, at the end.
     """
     name = config.train.best_by
     steps = sorted(values)
     last, best = steps[-1], min(steps, key=lambda step: values[step])
+    if patience.is_over(progress, last, config):
+        return patience.explain(progress, last, config)
     if best == last:
         # Of all that was gained, what came in the last quarter.
         before = max((s for s in steps if s <= 0.75 * last), default=steps[0])
@@ -171,10 +175,7 @@ def when_to_stop(values: Mapping[int, float], config: Config) -> str:
     text = f"the held-out {name} was best at step {best} of {last}, and rose after it: "
     if best == steps[0]:
         return text + "nothing was learned that holds for other sounds; more sounds would help most"
-    text += "the weights of that step are the ones that are kept"
-    if not config.train.patience:
-        text += "; --train.patience 3 stops three evaluations after the best one"
-    return text
+    return text + "the weights of that step are the ones that are kept and used"
 
 
 def advice(

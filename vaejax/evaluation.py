@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ from vaejax.metrics import Embedding
 from vaejax.training import Fitted
 
 BATCH = 32
-# Held-out sounds that are inverted and compared as audio at every evaluation.
-AUDIO_CLIPS = 32
 NUM_DRAWS = 4
 BATCH_DECODED = 8
 
@@ -42,21 +40,31 @@ def over_rows(function: Callable, sounds: Sounds, rows: np.ndarray) -> Any:
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *results)
 
 
+class Evaluation(NamedTuple):
+    """Of a set of weights, on the held-out sounds."""
+
+    values: dict[str, float]
+    """loss, recon, kl in nats per sound, the figures of `diagnostics.latent_figures` and of
+    `diagnostics.explained`, and mel_l1_db and lsd_db of the audio after inversion."""
+    latent: dict[str, np.ndarray]
+    """kl_per_dim (`diagnostics.per_dim`), and the posteriors' mean and std [num, latent_dim]."""
+    pairs: tuple[np.ndarray, np.ndarray]
+    """The first few sounds and their reconstructions, [board_clips, num_samples] each."""
+    draws: np.ndarray
+    """[NUM_DRAWS, num_samples], new sounds from a Gaussian fitted to the held-out posteriors."""
+    per_sound: dict[str, np.ndarray]
+    """mel_l1_db and lsd_db, [num] each: at every evaluation of the same sounds, in one order."""
+
+
 def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
     """Compiles the evaluation of a set of weights.
 
     Returns:
-      evaluate(params) -> (values, latent, pairs, draws); the same programs serve a member of a
-      sweep: evaluate(params, what was fitted for it, the fields of the config that are its own).
-      values: loss, recon, kl in nats per
-      sound, the figures of `diagnostics.latent_figures` and of `diagnostics.explained`, and
-      mel_l1_db and lsd_db of the audio after inversion; latent:
-      kl_per_dim (`diagnostics.per_dim`), and the posteriors' mean and std [num, latent_dim];
-      pairs: the same few sounds and their reconstructions, [num, num_samples] each; draws: a few
-      new sounds [num, num_samples], from a Gaussian fitted to the held-out posteriors.
+      evaluate(params) -> Evaluation; the same programs serve a member of a sweep: evaluate(params,
+      what was fitted for it, the fields of the config that are its own).
     """
     rows = sounds.held_out_rows[: config.train.eval_clips]
-    audio_rows = rows[:AUDIO_CLIPS]
+    num_shown = config.train.board_clips
     sample_rate = config.data.sample_rate
 
     @jax.jit
@@ -83,40 +91,41 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         )
         return loss, {k: jnp.mean(terms[k]) for k in objectives.EXTRA_TERMS if k in terms}
 
-    def sounds_of(params, fitted, latents, facts):
-        """[num, num_samples] of latents [num, latent_dim] and facts [num, num_facts], by one
-        program for any num."""
-        outputs = []
-        for start in range(0, len(latents), BATCH_DECODED):
-            # The last batch repeats its rows.
-            chosen = np.resize(
-                np.arange(start, min(start + BATCH_DECODED, len(latents))), BATCH_DECODED
-            )
-            outputs.append(np.asarray(decode(params, fitted, latents[chosen], facts[chosen])))
-        return np.concatenate(outputs)[: len(latents)]
-
     @jax.jit
     def compare(clips, lengths, outputs):
         def one(pcm, length, after):
             before = training.raw_clip(pcm, length, config)
-            return {
-                "input": before,
-                "output": metrics.match_energy(after, before),
+            figures = {
                 "mel_l1_db": metrics.mel_l1_db(before, after, sample_rate=sample_rate),
                 "lsd_db": metrics.lsd_db(before, after),
                 "body_db": metrics.body_db(before, after, sample_rate=sample_rate),
                 "onset": metrics.onset(after),
             }
+            return figures, (before, metrics.match_energy(after, before))
 
         return jax.vmap(one)(clips, lengths, outputs)
 
-    def evaluate(params, fitted=fitted, swept: Mapping[str, Any] | None = None):
+    def heard(params, fitted, latents):
+        """Figures of the sounds rebuilt from latents [len(rows), latent_dim], and a few pairs."""
+        figures, shown = [], []
+        for start in range(0, len(rows), BATCH_DECODED):
+            # The last batch repeats its rows: one program serves any number.
+            chosen = np.arange(start, min(start + BATCH_DECODED, len(rows)))
+            filled = np.resize(chosen, BATCH_DECODED)
+            clips, lengths, facts = sounds.read(rows[filled])
+            outputs = decode(params, fitted, latents[filled], facts)
+            measured, pairs = jax.tree.map(np.asarray, compare(clips, lengths, outputs))
+            figures.append({name: column[: len(chosen)] for name, column in measured.items()})
+            if start == 0 or start < num_shown:
+                shown.append([column[: len(chosen)] for column in pairs])
+        before, after = (np.concatenate(part)[:num_shown] for part in zip(*shown, strict=True))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *figures), (before, after)
+
+    def evaluate(params, fitted=fitted, swept: Mapping[str, Any] | None = None) -> Evaluation:
         swept = swept or {}
         measured = over_rows(partial(terms, params, fitted, swept), sounds, rows)
-        clips, lengths, facts = sounds.read(audio_rows)
         means, variances = measured["moments"]
-        outputs = sounds_of(params, fitted, means[: len(audio_rows)], facts)
-        rebuilt = jax.tree.map(np.asarray, compare(clips, lengths, outputs))
+        per_sound, pairs = heard(params, fitted, means)
         errors = measured.pop("errors")
         loss, batch_terms = jax.tree.map(float, loss_of(measured, swept))
         values = {
@@ -126,19 +135,17 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
             **batch_terms,
             **diagnostics.latent_figures(params, measured, config),
             **diagnostics.explained(errors, config),
-            "mel_l1_db": float(rebuilt["mel_l1_db"].mean()),
-            "lsd_db": float(rebuilt["lsd_db"].mean()),
-            "body_db": float(np.median(rebuilt["body_db"])),
-            "onset": float(rebuilt["onset"].mean()),
+            **{name: float(column.mean()) for name, column in per_sound.items()},
+            # The median: one sound whose peak is luck would move the mean.
+            "body_db": float(np.median(per_sound["body_db"])),
         }
-        few = config.train.board_clips
-        pairs = rebuilt["input"][:few], rebuilt["output"][:few]
-        prior = priors.fit(means, variances, means, max_components=1, seed=0)
+        prior = priors.fit_mixture(means, variances, components=1)
         eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
         drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T
-        # The model is told what it was told of these sounds.
-        told = np.resize(facts, (NUM_DRAWS, facts.shape[1]))
-        new = sounds_of(params, fitted, drawn.astype(np.float32), told)
+        # The model is told what it was told of some of these sounds, as many as a batch has.
+        facts = sounds.read(np.resize(rows, BATCH_DECODED))[2]
+        filled = np.resize(drawn.astype(np.float32), (BATCH_DECODED, means.shape[1]))
+        new = np.asarray(decode(params, fitted, filled, facts))[:NUM_DRAWS]
         latent = {
             "kl_per_dim": diagnostics.per_dim(
                 measured["kl_per_dim"], means, variances, num_dims=config.model.latent_dim
@@ -146,7 +153,7 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
             "mean": means,
             "std": np.sqrt(variances),
         }
-        return values, latent, pairs, new
+        return Evaluation(values, latent, pairs, new, per_sound)
 
     return evaluate
 
@@ -179,19 +186,6 @@ def thumbnails(sounds: Sounds, rows: np.ndarray, config: Config) -> np.ndarray:
     return over_rows(small, sounds, rows)
 
 
-def left_out_of(num: int, config: Config) -> np.ndarray | None:
-    """Which of so many training sounds choose a density, [num] bool; what they choose is then
-    fitted to all.
-
-    None where the held-out sounds choose. Those of whole groups say how far away these groups are,
-    not where training sounds lie.
-    """
-    if config.data.holdout_by == "hash":
-        return None
-    rng = np.random.default_rng(config.train.seed)
-    return rng.permutation(num) < config.data.holdout_fraction * num
-
-
 def fit_prior(
     params, fitted: Fitted, sounds: Sounds, config: Config
 ) -> tuple[Aggregate, Aggregate | None]:
@@ -219,19 +213,14 @@ def fit_prior(
     def aggregate(known: Sounds) -> Aggregate:
         encode = partial(posterior, params, fitted)
         means, variances = over_rows(encode, known, rows)
-        sizes = {"max_components": config.prior.max_components, "seed": config.train.seed}
-        left_out = left_out_of(len(rows), config)
-        if left_out is None:
-            held_out = over_rows(encode, known, known.held_out_rows)
-            choice = priors.choose(means, variances, *held_out, **sizes)
-            prior = choice.prior
-        else:
-            kept = ~left_out
-            choice = priors.choose(
-                means[kept], variances[kept], means[left_out], variances[left_out], **sizes
-            )
-            prior = choice.refit(means, variances)
-        return Aggregate(prior, Posteriors(rows, means, variances), choice.log_likelihoods)
+        choice = priors.choose(
+            means,
+            variances,
+            max_components=config.prior.max_components,
+            seed=config.train.seed,
+            hashes=[known.corpus.hashes[row] for row in rows],
+        )
+        return Aggregate(choice.prior, Posteriors(rows, means, variances), choice.log_likelihoods)
 
     if sounds.told.num_facts == 0:
         return aggregate(sounds), None

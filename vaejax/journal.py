@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaejax import checkpoint, diagnostics, evaluation, hosts, sharding, tensorboard
+from vaejax import checkpoint, diagnostics, evaluation, hosts, patience, sharding, tensorboard
 from vaejax.checkpoint import Checkpoints
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
+from vaejax.patience import Progress
 from vaejax.training import Fitted, TrainState
 
 
@@ -31,17 +32,17 @@ class Journal:
         sounds: Sounds,
         checkpoints: Checkpoints,
         evaluate: Callable,
-        best: dict[str, float],
+        progress: Progress,
         step: int,
     ):
         """Opens the logs; what they say beyond `step`, of a run that was killed, is taken back.
 
         Args:
           evaluate: of `evaluation.make_evaluate`.
-          best: figures of the best weights so far, `loss` among them.
+          progress: on the held-out sounds so far.
         """
         self.config, self.checkpoints, self.evaluate = config, checkpoints, evaluate
-        self.best = best
+        self.progress = progress
         self.first: dict[str, float] = {}
         """The figures at step 0, if the run began there."""
         self.train: dict[str, float] = {}
@@ -66,21 +67,25 @@ class Journal:
         # On many devices, by way of the host to the one that measures.
         weights = state.ema if jax.device_count() == 1 else sharding.to_host(state.ema)
 
-        def evaluated() -> dict[str, float]:
-            values, latent, (inputs, outputs), draws = self.evaluate(weights)
-            self._record("held_out", at, values)
-            self.board.latent("held_out", at, latent)
-            self.board.pairs(at, inputs, outputs, self.board_names)
-            self.board.draws(at, draws)
-            return values
-
-        self.held_out = values = hosts.on_first(evaluated)
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the held-out loss is not finite at step {at}")
         by = self.config.train.best_by
-        if values[by] < self.best.get(by, math.inf):
+
+        def evaluated() -> tuple[dict[str, float], list[float]]:
+            done = self.evaluate(weights)
+            self._record("held_out", at, done.values)
+            self.board.latent("held_out", at, done.latent)
+            before, after = done.pairs
+            self.board.pairs(at, before, after, self.board_names)
+            self.board.draws(at, done.draws)
+            return done.values, np.asarray(done.per_sound.get(by, [done.values[by]])).tolist()
+
+        values, errors = hosts.on_first(evaluated)
+        self.held_out = values
+        for name in ("loss", by):
+            if not math.isfinite(values[name]):
+                raise FloatingPointError(f"the held-out {name} is not finite at step {at}")
+        self.progress = patience.after(self.progress, at, values, errors, self.config)
+        if self.best["step"] == at:
             self.checkpoints.save_best(at, state.ema)
-            self.best = {"step": at, **values}
         self.board.advice(at, diagnostics.advice(at, values, self.best, self.config))
         if at == 0:
             self.first = values
@@ -113,19 +118,25 @@ class Journal:
 
     def save(self, state: TrainState) -> None:
         """Starts writing all that the run needs to go on."""
-        self.checkpoints.save_last(state, self.best)
+        self.checkpoints.save_last(state, patience.to_json(self.progress))
 
     def status(self) -> str:
         """A few figures for the progress bar."""
-        train, held_out = self.train, self.held_out.get("loss", math.nan)
+        train, by = self.train, self.config.train.best_by
+        held_out = patience.figure(self.held_out.get(by, math.nan), by)
         return (
             f"loss {train['loss']:.5g} recon {train['recon']:.5g} kl {train['kl']:.4g} "
-            f"held-out {held_out:.5g} {train['clips_per_second']:.0f} clips/s"
+            f"held-out {held_out} {train['clips_per_second']:.0f} clips/s"
         )
+
+    @property
+    def best(self) -> dict[str, float]:
+        """`step` and figures of the best weights so far."""
+        return self.progress.best
 
     def has_waited(self, step: int) -> bool:
         """Whether training stops at a step because nothing has got better for long."""
-        return has_waited(step, self.best, self.config)
+        return patience.is_over(self.progress, step, self.config)
 
     def history(self) -> dict[int, float]:
         """Step -> the held-out figure that the best weights are chosen by, of the whole run."""
@@ -149,12 +160,6 @@ class Journal:
         self.board.scalars(split, at, values)
 
 
-def has_waited(step: int, best: Mapping[str, float], config: Config) -> bool:
-    """Whether the best evaluation is as far back as `train.patience` goes."""
-    patience = config.train.patience * config.train.eval_every_steps
-    return 0 < patience <= step - best.get("step", step)
-
-
 def fit_prior(
     checkpoints: Checkpoints, fitted: Fitted, sounds: Sounds, config: Config, workdir: Path
 ) -> int:
@@ -165,7 +170,7 @@ def fit_prior(
         untold, told = evaluation.fit_prior(params, fitted, sounds, config)
         checkpoint.save_prior(workdir, untold, told, step)
         scores = ", ".join(f"{name} {value:.1f}" for name, value in untold.log_likelihoods.items())
-        print(f"prior: {list(untold.log_likelihoods)[-1]} (nats per held-out latent: {scores})")
+        print(f"prior: {list(untold.log_likelihoods)[-1]} (nats per left-out latent: {scores})")
         posteriors = untold.posteriors
         num = len(posteriors.rows)
         shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)

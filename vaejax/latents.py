@@ -126,12 +126,10 @@ def of_rows(prior: Prior, posteriors: Posteriors, chosen: np.ndarray) -> Prior:
     _, means, variances = posteriors
     if isinstance(prior, Windows):
         return prior._replace(chosen=jnp.asarray(np.flatnonzero(chosen), jnp.int32))
-    return priors.fit(
+    return priors.fit_mixture(
         means[chosen],
         variances[chosen],
-        means[chosen],
-        max_components=1,
-        seed=0,
+        components=1,
         pooled=priors.covariance(means, variances),
     )
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import checkpoint, training
+from vaejax import checkpoint, patience, training
 from vaejax import config as configs
 from vaejax.checkpoint import Checkpoints
 from vaejax.data import batches
@@ -87,12 +87,23 @@ def open_runs(
     for name, values, config, workdir in members:
         checkpoints = Checkpoints(workdir)
         restored = checkpoints.restore_last(config, told)
-        state, best = restored or (training.create_state(config, told), {"loss": math.inf})
-        states.append(state)
+        states.append(restored[0] if restored else training.create_state(config, told))
+        progress = patience.from_json(restored[1]) if restored else patience.BEGIN
         own = partial(evaluate, fitted=fitted[name], swept=traceable(values))
-        step = int(state.step)
-        journals[name] = Journal(workdir, config, sounds, checkpoints, own, best, step)
+        step = int(states[-1].step)
+        journals[name] = Journal(workdir, config, sounds, checkpoints, own, progress, step)
     return stack(states), Journals(journals)
+
+
+def why_over(member: Member) -> str | None:
+    """Why a member has stopped before its last step, in a sentence; None if it has not."""
+    stored = checkpoint.progress(member.workdir)
+    if stored is None:
+        return None
+    progress, step = patience.from_json(stored), checkpoint.last_step(member.workdir)
+    if not patience.is_over(progress, step, member.config):
+        return None
+    return patience.explain(progress, step, member.config)
 
 
 def finish(member: Member, sounds: Sounds, fitted: Fitted) -> None:
@@ -194,7 +205,8 @@ def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitte
 class Journals:
     """The journals of a population, written like one.
 
-    A member whose loss is not finite ends there; the others go on.
+    A member whose loss is not finite ends there, and so does one for which nothing has got better
+    for long, as it would alone; the others go on.
     """
 
     def __init__(self, journals: Mapping[str, Journal]):
@@ -202,10 +214,21 @@ class Journals:
         self.journals = dict(journals)
         self.failed: dict[str, FloatingPointError] = {}
         """Why a member ended early, by name."""
+        self.over: set[str] = set()
+        """The members for which nothing has got better for long."""
 
     def measure(self, at: int, state: TrainState) -> str | None:
         """Evaluates every member; warnings, if any, begin with the member's name."""
-        found = self._each(lambda journal, i: journal.measure(at, state_of(state, i)))
+
+        def measured(journal: Journal, i: int) -> str | None:
+            warning = journal.measure(at, state_of(state, i))
+            if journal.has_waited(at):
+                journal.save(state_of(state, i))
+                journal.finish()
+            return warning
+
+        found = self._each(measured)
+        self.over |= {name for name in found if self.journals[name].has_waited(at)}
         return "; ".join(f"{name}: {text}" for name, text in found.items() if text) or None
 
     def log(self, at: int, mean: Mapping[str, Any], clips_per_second: float) -> None:
@@ -231,15 +254,15 @@ class Journals:
     def status(self) -> str:
         """A few figures for the progress bar."""
         going = self._each(lambda journal, i: journal)
-        losses = [journal.train["loss"] for journal in going.values()]
+        losses = [journal.train["loss"] for journal in going.values()] or [math.nan]
         clips = sum(journal.train["clips_per_second"] for journal in going.values())
         return (
             f"{len(going)} runs, loss {min(losses):.5g} to {max(losses):.5g}, {clips:.0f} clips/s"
         )
 
     def has_waited(self, step: int) -> bool:
-        """Never: members train together, to the same step."""
-        return False
+        """Whether nothing has got better for long for any member that has not failed."""
+        return bool(self.over) and self.journals.keys() <= self.over | self.failed.keys()
 
     def finish(self) -> None:
         """Says in TensorBoard what each run came to."""
@@ -252,16 +275,16 @@ class Journals:
             journal.checkpoints.close()
 
     def _each(self, action: Callable[[Journal, int], Any]) -> dict[str, Any]:
-        """What an action returns for each member that has not failed, by name."""
+        """What an action returns for each member that has not ended, by name."""
         results = {}
         for index, (name, journal) in enumerate(self.journals.items()):
-            if name in self.failed:
+            if name in self.failed or name in self.over:
                 continue
             try:
                 results[name] = action(journal, index)
             except FloatingPointError as error:
                 self.failed[name] = error
-        if not results:
+        if not results and not self.over:
             raise FloatingPointError(
                 "; ".join(f"{name}: {error}" for name, error in self.failed.items())
             )

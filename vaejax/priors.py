@@ -1,8 +1,9 @@
 """Where new latents are drawn from: N(0, I), or a density fitted to the aggregate posterior.
 
 The aggregate posterior q(z) = mean_n q(z | x_n) is where the decoder has learnt to decode, and
-after training it is not N(0, I). Two densities are fitted to it, and the one that gives the latents
-of held-out sounds the higher likelihood is kept:
+after training it is not N(0, I). Two densities are fitted to it, and the one is kept that gives the
+latents of sounds that were left out of it the higher likelihood, every sound in its turn
+(cross-validation):
 
 - a Gaussian mixture with full covariances (expectation-maximisation; Dempster et al. 1977), of 1,
   2, 4, ... components;
@@ -11,7 +12,7 @@ of held-out sounds the higher likelihood is kept:
   few components cannot follow.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -20,17 +21,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
+KINDS = ("N(0, I)", "mixture", "windows")
 # Of expectation-maximisation.
 NUM_ITERS = 30
-# Windows: numbers of neighbours, and the two weights of the covariance, of which held-out latents
+# Windows: numbers of neighbours, and the two weights of the covariance, of which left-out latents
 # choose.
 NEIGHBOURS = (8, 16, 32)
 LOCAL = (0.25, 0.5, 1.0)
 SHARED = (0.0625, 0.125, 0.25, 0.5)
 # Windows that a density is summed over, the nearest ones.
 NUM_NEAREST = 32
-# Draws of the posterior of each held-out sound that a density is judged by.
-NUM_JUDGED = 4
+# Parts that sounds are divided into, each of which is left out once; so many sounds are enough.
+NUM_FOLDS, ENOUGH = 5, 128
+# Draws of the posterior of each left-out sound that a density is judged by.
+NUM_JUDGED = 2
 
 
 class Mixture(NamedTuple):
@@ -172,48 +176,8 @@ class Choice(NamedTuple):
 
     prior: Prior
     log_likelihoods: dict[str, float]
-    """Of each candidate, in nats per held-out sound; the last one is that of the prior."""
-    refit: Callable[..., Prior]
-    """(means, variances) of other sounds -> the same kind of density with the same sizes."""
-
-
-def choose(
-    means, variances, held_out_means, held_out_variances, *, max_components: int, seed: int
-) -> Choice:
-    """Fits every kind of density and keeps the one under which held-out sounds are likeliest.
-
-    Args:
-      means, variances: [num_clips, latent_dim], posteriors of training sounds.
-      held_out_means, held_out_variances: [num_held_out, latent_dim], posteriors of held-out ones.
-      max_components: as of `fit`.
-      seed: of the starts, and of the draws that the densities are judged by.
-    """
-    rng = np.random.default_rng(seed)
-    eps = rng.standard_normal((NUM_JUDGED, *np.shape(held_out_means)))
-    judged = (held_out_means + np.sqrt(held_out_variances) * eps).reshape(-1, eps.shape[-1])
-    judged = jnp.asarray(judged, jnp.float32)
-    normal = standard(eps.shape[-1])
-    mixture = fit(means, variances, judged, max_components=max_components, seed=seed)
-    components = len(mixture.log_weights)
-    candidates: dict[str, tuple[Prior, Callable[..., Prior]]] = {
-        "N(0, I)": (normal, lambda means, variances: normal),
-        "mixture": (mixture, partial(fit_mixture, components=components, seed=seed)),
-    }
-    if len(means) > min(NEIGHBOURS):
-        windows, sizes = fit_windows(means, variances, judged)
-        candidates["windows"] = (windows, partial(windows_around, sizes=sizes))
-    scores = {name: _score(prior, judged) for name, (prior, _) in candidates.items()}
-    best = max(scores, key=lambda name: scores[name])
-    scores[best] = scores.pop(best)
-    prior, refit = candidates[best]
-    return Choice(prior, scores, refit)
-
-
-def _score(prior: Prior, points) -> float:
-    """Mean of log p(z) over points [num, latent_dim]."""
-    if isinstance(prior, Mixture):
-        return _logsumexp(_log_joint(prior, np.asarray(points))).mean()
-    return float(np.mean(make_log_density(prior)(points)))
+    """Of the best candidate of each kind, in nats per left-out sound, see `judged`; the last one is
+    that of the prior."""
 
 
 class Sizes(NamedTuple):
@@ -226,25 +190,111 @@ class Sizes(NamedTuple):
     """Weight of the mean of all such ways, which all windows share."""
 
 
-def fit_windows(means, variances, held_out) -> tuple[Windows, Sizes]:
-    """Fits manifold Parzen windows, of the sizes that held-out latents prefer.
+def choose(
+    means,
+    variances,
+    *,
+    max_components: int,
+    seed: int,
+    hashes: Sequence[str] | None = None,
+    kinds: Sequence[str] = KINDS,
+) -> Choice:
+    """Fits every kind and size of density to parts of the sounds, and to all of them the one under
+    which the rest was likeliest.
 
     Args:
-      means, variances: [num_clips, latent_dim], posteriors of more training sounds than the
-        fewest neighbours tried.
-      held_out: [num, latent_dim], draws from the posteriors of held-out sounds.
+      means, variances: [num_clips, latent_dim], posteriors of sounds.
+      max_components: of a mixture, at most; also limited to one per 16 sounds.
+      seed: of the parts, the starts, and of the draws that densities are judged by.
+      hashes: [num_clips], of the contents: of copies, one takes part in the choice.
+      kinds: some of `KINDS`.
     """
-    order = _neighbours(means, variances, max(NEIGHBOURS))
-    found = []
-    for num in NEIGHBOURS:
-        for local in LOCAL if num <= order.shape[1] else ():
-            for shared in SHARED:
-                sizes = Sizes(num, local, shared)
-                windows = windows_around(means, variances, sizes=sizes, order=order)
-                found.append((_score(windows, held_out), windows, sizes))
-    assert found, "fewer sounds than neighbours"
-    _, windows, sizes = max(found, key=lambda one: one[0])
-    return windows, sizes
+    means, variances = np.asarray(means, np.float64), np.asarray(variances, np.float64)
+    rng = np.random.default_rng(seed)
+    own = range(len(means)) if hashes is None else hashes
+    rows = np.sort(np.unique(own, return_index=True)[1])
+    scores: dict[Candidate, list[np.ndarray]] = {}
+    for kept, left_out in _folds(rng.permutation(rows)):
+        eps = rng.standard_normal((NUM_JUDGED, len(left_out), means.shape[1]))
+        points = means[left_out] + np.sqrt(variances[left_out]) * eps
+        order = None
+        if "windows" in kinds:
+            order = _neighbours(means[kept], variances[kept], max(NEIGHBOURS))
+        for one in _candidates(len(kept), max_components):
+            if one.kind not in kinds:
+                continue
+            prior = _fit_candidate(one, means[kept], variances[kept], seed, order)
+            scores.setdefault(one, []).append(judged(prior, points, num=len(kept)))
+    mean = {one: float(np.concatenate(parts).mean()) for one, parts in scores.items()}
+    best = max(mean, key=lambda one: mean[one])
+    by_kind = {
+        kind: max(value for one, value in mean.items() if one.kind == kind)
+        for kind in KINDS
+        if any(one.kind == kind for one in mean)
+    }
+    by_kind[best.kind] = by_kind.pop(best.kind)
+    return Choice(_fit_candidate(best, means, variances, seed), by_kind)
+
+
+class Candidate(NamedTuple):
+    """A kind of density and its size."""
+
+    kind: str
+    components: int = 0
+    sizes: Sizes | None = None
+
+
+def _candidates(num_clips: int, max_components: int) -> list[Candidate]:
+    """Those that so many sounds can be given."""
+    found, components = [Candidate("N(0, I)")], 1
+    while components <= max_components and (components == 1 or 16 * components <= num_clips):
+        found.append(Candidate("mixture", components))
+        components *= 2
+    for num in (num for num in NEIGHBOURS if num < num_clips):
+        found += [
+            Candidate("windows", 0, Sizes(num, local, shared))
+            for local in LOCAL
+            for shared in SHARED
+        ]
+    return found
+
+
+def _fit_candidate(one: Candidate, means, variances, seed: int, order=None) -> Prior:
+    if one.sizes is not None:
+        return windows_around(means, variances, sizes=one.sizes, order=order)
+    if one.components:
+        return fit_mixture(means, variances, components=one.components, seed=seed)
+    return standard(np.shape(means)[1])
+
+
+def _folds(rows) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(kept, left out) rows, several times, of equal sizes; until enough have been left out."""
+    if len(rows) < 2:
+        return [(rows, rows)]
+    size = max(min(len(rows) // NUM_FOLDS, ENOUGH), 1)
+    starts = range(0, min(size * NUM_FOLDS, len(rows) - size + 1, ENOUGH), size)
+    return [(np.delete(rows, np.s_[at : at + size]), rows[at : at + size]) for at in starts]
+
+
+def judged(prior: Prior, points, *, num: int):
+    """log p(z) of sounds in nats, [num_sounds], where one in num + 1 may be unlike all others.
+
+    A sound of a kind of its own lies where a density fitted to others expects nothing: ten of them
+    in a hundred decided, by thousands of nats each, what the other ninety are drawn from. With
+    Laplace's probability of something new it may be from N(0, I).
+
+    Args:
+      points: [num_draws, num_sounds, latent_dim].
+      num: of the sounds that the density was fitted to.
+    """
+    flat = np.asarray(points, np.float32).reshape(-1, np.shape(points)[-1])
+    if isinstance(prior, Mixture):
+        fitted = _logsumexp(_log_joint(prior, flat))
+    else:
+        fitted = np.asarray(make_log_density(prior)(flat), np.float64)
+    new = -0.5 * (np.sum(flat.astype(np.float64) ** 2, 1) + flat.shape[1] * np.log(2 * np.pi))
+    either = np.logaddexp(fitted + np.log(num / (num + 1)), new - np.log(num + 1))
+    return either.reshape(np.shape(points)[:2]).mean(0)
 
 
 def windows_around(means, variances, *, sizes: Sizes, order=None) -> Windows:
@@ -284,35 +334,17 @@ def _nearest(points, num: int):
     return np.argsort(distance, axis=1, kind="stable")[:, :num].astype(np.int32)
 
 
-def fit(
-    means, variances, held_out_means, *, max_components: int, seed: int, pooled=None
-) -> Mixture:
-    """Fits mixtures of 1, 2, 4, ... components and keeps the one that held-out latents prefer.
+def fit_mixture(means, variances, *, components: int, seed: int = 0, pooled=None) -> Mixture:
+    """Fits a mixture of so many components.
 
     Args:
-      means: [num_clips, latent_dim], posterior means of training sounds.
+      means: [num_clips, latent_dim], posterior means.
       variances: [num_clips, latent_dim], posterior variances; added to the covariances, so that
         the mixture has the second moments of the aggregate posterior and not of its means alone.
-      held_out_means: [num_held_out, latent_dim].
-      max_components: the largest number tried; also limited to one per 16 training sounds.
-      seed: of the starts.
+      seed: of the start.
       pooled: [latent_dim, latent_dim], what covariances are shrunk towards; by default the
         covariance of all.
     """
-    held_out_means = np.asarray(held_out_means, np.float64)
-    best, best_score = standard(np.shape(means)[1]), -np.inf
-    components = 1
-    while components <= max_components and (components == 1 or 16 * components <= len(means)):
-        mixture = fit_mixture(means, variances, components=components, seed=seed, pooled=pooled)
-        score = _logsumexp(_log_joint(mixture, held_out_means)).mean()
-        if score > best_score:
-            best, best_score = mixture, score
-        components *= 2
-    return best
-
-
-def fit_mixture(means, variances, *, components: int, seed: int, pooled=None) -> Mixture:
-    """A mixture of so many components; arguments as of `fit`."""
     means, variances = np.asarray(means, np.float64), np.asarray(variances, np.float64)
     pooled = np.asarray(covariance(means, variances) if pooled is None else pooled, np.float64)
     rng = np.random.default_rng(seed)

@@ -121,11 +121,6 @@ def members(config: Config, sweep: Sweep, workdir: Path | None, preset: str) -> 
         swept["train.seed"] = tuple(range(first, first + sweep.seeds))
     if not swept:
         return []
-    if config.train.patience:
-        raise ValueError(
-            f"train.patience={config.train.patience} is for a single run: those of a sweep train "
-            "together, to the same step"
-        )
     for name, values in swept.items():
         if len(set(values)) < len(values):
             listed = " ".join(map(_text, values))

@@ -123,8 +123,8 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
 
     Returns:
       The linear path; the density of the latent_dim first coordinates, each in units of the root
-      of its eigenvalue, with as many components as the sounds prefer that choose the run's prior;
-      and how many sounds.
+      of its eigenvalue, with as many components as sounds that are left out prefer; and how many
+      sounds.
     """
     latent_dim = config.latent_dim
     rows = sounds.train_rows
@@ -156,19 +156,16 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
         return jax.lax.map(one, x, batch_size=8)
 
     places = np.asarray(whitened(path, x))
-    exact = np.zeros_like(places)
-    sizes = {"max_components": config.prior.max_components, "seed": config.train.seed}
-    left_out = evaluation.left_out_of(len(rows), config)
-    if left_out is None:
-        held_out = evaluation.over_rows(spectrograms, sounds, sounds.held_out_rows)
-        mixture = priors.fit(places, exact, np.asarray(whitened(path, held_out)), **sizes)
-    else:
-        kept = ~left_out
-        chosen = priors.fit(places[kept], exact[kept], places[left_out], **sizes)
-        mixture = priors.fit_mixture(
-            places, exact, components=len(chosen.log_weights), seed=config.train.seed
-        )
-    return path, mixture, len(rows)
+    choice = priors.choose(
+        places,
+        np.zeros_like(places),
+        max_components=config.prior.max_components,
+        seed=config.train.seed,
+        hashes=[sounds.corpus.hashes[row] for row in rows],
+        kinds=("mixture",),
+    )
+    assert isinstance(choice.prior, Mixture)
+    return path, choice.prior, len(rows)
 
 
 def _same(arrays, x, facts):
