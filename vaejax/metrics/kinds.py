@@ -19,7 +19,8 @@ def kind(waveform, *, sample_rate: int):
 
     The thresholds were chosen on recorded sounds whose kind their names tell. Of these, 175 of 182
     notes are tonal (7 drums), 93 of 103 hats, cymbals, claps and shakers noise (10 drums), and 143
-    of 173 kicks, toms and snares drums (25 noise, all snares and sticks; 5 tonal).
+    of 173 kicks, toms and snares drums (25 noise, all snares and sticks; 5 tonal). A bell whose
+    partials are no multiples of one frequency counts as a drum.
 
     Args:
       waveform: [num_samples], at any level; silence is noise.
