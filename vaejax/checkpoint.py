@@ -388,8 +388,7 @@ def _explained(workdir: Path) -> Iterator[None]:
                 number = known
         if number is None:
             raise
-        said = f"cannot write a checkpoint in {workdir}: {os.strerror(number)}"
-        explained = OSError(f"{said}; the one before it is whole")
+        explained = OSError(f"cannot write a checkpoint in {workdir}: {os.strerror(number)}")
         explained.errno = number
         raise explained from error
 

@@ -132,12 +132,11 @@ def _config(path: Path) -> Config:
     try:
         # An empty one would be that of any program.
         if not {"data", "model", "train"} <= found.keys():
-            raise ValueError
+            raise ValueError("it lacks sections")
         return configs.from_dict(found)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not a config of this version of vaejax; choose another --workdir, or "
-            "remove it"
+            f"{path} is not a config of this version of vaejax ({error}); choose another --workdir"
         ) from None
 
 
