@@ -6,6 +6,11 @@ Sound i depends on the run, the seed and i alone: asking for more makes the same
 same command goes on with a run that was interrupted.
 """
 
+if __name__ == "__main__":  # ahead of the imports below, which take seconds
+    from vaejax import interrupts
+
+    interrupts.end_at_once()
+
 import math
 import os
 import sys
@@ -16,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vaejax import cli, hosts
+from vaejax import cli, hosts, interrupts
 from vaejax.config import Inversion
 from vaejax.curation import Rules
 from vaejax.keys import parse_keys
@@ -342,7 +347,7 @@ def sample(options: Options) -> None:
     started = time.time()
     # Imported here: --help and bad usage need none of it.
     if (options.workdir / "config.json").exists():
-        cli.use_compilation_cache(options.workdir)
+        cli.start_jax(options.workdir)
     from vaejax import checkpoint, redo
     from vaejax.export import mastering, output
     from vaejax.export.files import PLAIN, Files
@@ -364,6 +369,7 @@ def sample(options: Options) -> None:
         assert not isinstance(at, str)
         plan = plan.held(run, seconds=options.hold, at=at)
     run = _with_sound(run, options)
+    interrupts.raise_them()  # what was made until then gets its name
     made = output.write_sounds(
         run,
         plan,

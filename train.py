@@ -7,10 +7,13 @@ The same command goes on with a run that was interrupted. Ctrl-C saves and stops
 several runs at once.
 """
 
+if __name__ == "__main__":  # ahead of the imports below, which take seconds
+    from vaejax import interrupts
+
+    interrupts.end_at_once()
+
 import contextlib
-import json
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -20,7 +23,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from vaejax import cli, hosts
+from vaejax import cli, hosts, interrupts, run_folder
 from vaejax import config as configs
 from vaejax import sweep as sweeps
 from vaejax.config import Config
@@ -103,16 +106,23 @@ def train(
       cli.Interrupted: stopped by a signal; everything is saved.
     """
     configs.check(config)
+    with run_folder.hold(workdir):
+        _train(config, workdir, preset, profile=profile, shard_weights=shard_weights)
+
+
+def _train(
+    config: Config, workdir: Path, preset: str, *, profile: bool, shard_weights: bool
+) -> None:
     started = time.time()
-    hosts.on_first(lambda: _check_resumable(config, workdir))
-    cli.use_compilation_cache(workdir)
+    hosts.on_first(lambda: run_folder.check(config, workdir))
+    cli.start_jax(workdir)
 
     # Imported here: --help and bad usage need none of it.
     import jax
 
     from vaejax import checkpoint, diagnostics, evaluation, patience, profiling, sharding, training
     from vaejax.data import sounds
-    from vaejax.journal import Journal, fit_prior
+    from vaejax.journal import Journal, fit_prior, has_prior
 
     sharding.check_batch_size(config.train.batch_size, config.train.grad_accumulation)
     print(f"run folder {workdir} · {sharding.describe()}", flush=True)
@@ -122,7 +132,7 @@ def train(
     print(sounds.report(dataset), flush=True)
     hosts.check_same("the sounds", dataset.corpus.fingerprint, "give each the same --data")
     hosts.on_first(lambda: _advise(dataset, preset, config, workdir))
-    hosts.on_first(lambda: _begin_folder(config, workdir, dataset))
+    hosts.on_first(lambda: run_folder.begin(config, workdir, dataset))
     hosts.check_shared(workdir, "--workdir")
 
     # What is fitted before training.
@@ -138,10 +148,12 @@ def train(
     state = restored[0] if restored else training.create_state(config, told, layout)
     progress = patience.from_json(restored[1]) if restored else patience.BEGIN
     step = int(state.step)
+    if restored:
+        best = checkpoints.check_best(config, told, state, progress.best)
+        progress = progress._replace(best=best)
     if step >= config.train.num_steps or patience.is_over(progress, step, config):
         # A run may have been killed between its last checkpoint and its prior.
-        best_step = checkpoints.best_step()
-        if hosts.on_first(lambda: checkpoint.load_prior(workdir, best_step) is None):
+        if not hosts.on_first(lambda: has_prior(workdir, checkpoints)):
             fit_prior(checkpoints, fitted, dataset, config, workdir)
         checkpoints.close()
         print(
@@ -198,7 +210,6 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
 
     train, (run_steps, steps_in), step = config.train, steps, int(state.step)
     every = (train.log_every_steps, train.eval_every_steps, train.save_every_steps)
-    stop = _StopSignals()
     resumed_at, speaks = step, hosts.is_first()
     bar = tqdm(
         total=train.num_steps,
@@ -208,7 +219,13 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
         mininterval=0.5,
         disable=not speaks,
     )
-    try:
+    with contextlib.ExitStack() as ends:  # in reverse, each also after one that fails
+        ends.callback(journal.close)
+        if profiler:
+            ends.callback(profiler.close)
+        ends.callback(bar.close)
+        stop = interrupts.Requests()
+        ends.callback(stop.restore)
         if step == 0:
             journal.measure(0, state)
         pending: list[dict] = []
@@ -255,12 +272,6 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
                 break
         if step == train.num_steps or journal.has_waited(step):
             journal.finish()
-    finally:
-        stop.restore()
-        if profiler:
-            profiler.close()
-        journal.close()
-        bar.close()
     return step, stop.requested
 
 
@@ -272,18 +283,23 @@ def train_members(members: list[Member], workdir: Path) -> None:
       FloatingPointError: the loss of a member stopped being finite; the others were trained.
       cli.Interrupted: stopped by a signal; everything is saved.
     """
-    started = time.time()
-    config = members[0].config
-    num_steps = config.train.num_steps
     if hosts.count() > 1:
         raise ValueError(
             f"a sweep trains on one device of one process, and this is one of {hosts.count()}; "
             "start it once"
         )
+    with run_folder.hold(workdir, *(member.workdir for member in members)):
+        _train_members(members, workdir)
+
+
+def _train_members(members: list[Member], workdir: Path) -> None:
+    started = time.time()
+    config = members[0].config
+    num_steps = config.train.num_steps
     sweeps.check_folder(members, workdir)
     for member in members:
-        _check_resumable(member.config, member.workdir)
-    cli.use_compilation_cache(workdir)
+        run_folder.check(member.config, member.workdir)
+    cli.start_jax(workdir)
 
     from vaejax import checkpoint, evaluation, population
     from vaejax.data import sounds
@@ -292,7 +308,7 @@ def train_members(members: list[Member], workdir: Path) -> None:
     dataset = sounds.load(config)
     print(sounds.report(dataset), flush=True)
     for member in members:
-        _begin_folder(member.config, member.workdir, dataset)
+        run_folder.begin(member.config, member.workdir, dataset)
     over = {member.name for member in members if population.why_over(member)}
     fitted = population.fit(members, lambda m: _fitted(m.config, m.workdir, dataset))
     evaluate = evaluation.make_evaluate(config, dataset, fitted[members[0].name])
@@ -311,7 +327,9 @@ def train_members(members: list[Member], workdir: Path) -> None:
         until = min([num_steps, *(step for step in steps if step > at)])
         names = ", ".join(member.name for member in group)
         print(f"{len(group)} of {len(members)} runs go on from step {at}: {names}", flush=True)
-        state, journals = population.open_runs(group, dataset, fitted, evaluate)
+        if (opened := population.open_runs(group, dataset, fitted, evaluate)) is None:
+            continue
+        state, journals = opened
         run_steps = population.make_steps(group, dataset, [fitted[m.name] for m in group])
         with contextlib.suppress(FloatingPointError):  # of all of them, which `failed` has
             _, interrupted = _loop(state, run_steps, journals, config, until)
@@ -343,17 +361,6 @@ def _print_device(workdir: Path) -> None:
     print(f"run folder {workdir} · {device.device_kind}{others}", flush=True)
 
 
-def _begin_folder(config: Config, workdir: Path, dataset) -> None:
-    """Writes what a run is and of which sounds."""
-    from vaejax import checkpoint
-
-    _check_same_sounds(dataset.corpus.fingerprint, workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if (text := configs.to_json(config)) != _read(workdir / "config.json"):
-        checkpoint.write_text(workdir / "config.json", text)
-    checkpoint.write_text(workdir / "data.json", json.dumps(dataset.listing, indent=1) + "\n")
-
-
 def _advise(dataset, preset: str, config: Config, workdir: Path) -> None:
     """Says which preset fits the sounds of a new run better, if any does."""
     from vaejax.data import advice
@@ -379,63 +386,6 @@ def _fitted(config: Config, workdir: Path, dataset):
 
     hosts.on_first(fit)
     return checkpoint.load_fitted(workdir)[0]
-
-
-class _StopSignals:
-    """SIGINT and SIGTERM ask the loop to stop after the step under way; a second one insists."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        self.before = {number: signal.signal(number, self._handle) for number in numbers}
-
-    def restore(self) -> None:
-        """Leaves the signals to whom they belonged before: a notebook lives on after training."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number, frame) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-        # Not print: the bar may be writing to the same stream just now.
-        os.write(2, b"\nstopping after this step; once more to stop without saving\n")
-
-
-def _check_resumable(config: Config, workdir: Path) -> None:
-    if (workdir / sweeps.FILE).exists():
-        raise ValueError(
-            f"{workdir} holds a sweep, whose runs are the folders in it; choose another --workdir"
-        )
-    path = workdir / "config.json"
-    if not path.exists():
-        return
-    if not any((workdir / "checkpoints" / "best").glob("[0-9]*")):
-        # Nothing was learnt under the settings that are there: they bind nobody.
-        try:
-            configs.load(path)
-        except (ValueError, TypeError, AttributeError):
-            raise ValueError(
-                f"{path} is not a config of this version of vaejax; choose another --workdir, or "
-                "remove it"
-            ) from None
-        for name in ("config.json", "data.json", "fitted.npz"):
-            (workdir / name).unlink(missing_ok=True)
-        return
-    configs.check_resumable(configs.load(path), config, workdir)
-
-
-def _check_same_sounds(fingerprint: str, workdir: Path) -> None:
-    path = workdir / "data.json"
-    if path.exists() and (old := json.loads(path.read_text())["fingerprint"]) != fingerprint:
-        raise ValueError(
-            f"the sounds have changed since the run in {workdir} began (fingerprint was {old}, is "
-            f"{fingerprint}); choose another --workdir to train on them as they are now"
-        )
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import divide, record
 from benchmarks.divide import By, Fold
-from vaejax import cli
+from vaejax import cli, files
 
 ROOT = Path(__file__).resolve().parents[1]
 SYNTH = "synth"
@@ -118,9 +118,8 @@ def benchmark(options: Options) -> dict[str, Any]:
     """All figures, ready for JSON."""
     divisions = folds(options)
     # Compiled programs outlive a division.
-    cli.use_compilation_cache(options.workdir)
+    cli.start_jax(options.workdir)
     from benchmarks import scores
-    from vaejax import checkpoint
 
     presets: dict[str, Any] = {}
     for preset in options.presets:
@@ -135,7 +134,7 @@ def benchmark(options: Options) -> dict[str, Any]:
             parts.append(part)
         every = scores.together(parts)
         rows = (json.dumps(line) + "\n" for line in scores.lines(every))
-        checkpoint.write_text(folder / "sounds.jsonl", "".join(rows))
+        files.write_text(folder / "sounds.jsonl", "".join(rows))
         presets[preset] = {"runs": runs, "by_kind": scores.summary(every)}
     tested = options.test or (options.data,)
     return {

@@ -55,7 +55,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 
-from vaejax import cli, training  # noqa: E402
+from vaejax import cli, interrupts, training  # noqa: E402
 from vaejax.config import (  # noqa: E402
     Augment,
     Config,
@@ -214,7 +214,7 @@ def call_script(name: str, *argv) -> Done:
     """Runs train.py or sample.py in this process, as `python NAME.py ARGV` would."""
     module = _load_script(name)
     out, err = io.StringIO(), io.StringIO()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     old_argv, sys.argv = sys.argv, [f"{name}.py", *map(str, argv)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

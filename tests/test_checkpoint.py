@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import checkpoint, metrics, priors, training
+from vaejax import checkpoint, files, metrics, priors, training
 from vaejax import config as configs
 
 
@@ -67,12 +67,13 @@ def test_a_new_folder_has_nothing_to_go_on_from(opened, config, tmp_path):
     assert not checkpoint.has_checkpoint(tmp_path)
 
 
-def test_only_the_newest_state_is_kept(opened, config, state, tmp_path):
+def test_the_newest_two_states_are_kept(opened, config, state, tmp_path):
     checkpoints = opened()
     for step in (7, 8, 9):
         checkpoints.save_last(state._replace(step=jnp.asarray(step, jnp.int32)), {"loss": 0.0})
     checkpoints.wait()
-    assert [p.name for p in (tmp_path / "checkpoints/last").iterdir() if p.name.isdigit()] == ["9"]
+    kept = {p.name for p in (tmp_path / "checkpoints/last").iterdir() if p.name.isdigit()}
+    assert kept == {"8", "9"}
     assert int(opened().restore_last(config, 0)[0].step) == 9
 
 
@@ -150,14 +151,14 @@ def test_prior_comes_back_for_its_own_step_only(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "data.json"
-    checkpoint.write_text(path, "old")
+    files.write_text(path, "old")
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -220,6 +221,47 @@ def test_an_array_that_would_be_unpickled_is_refused(trained, tmp_path):
     np.savez(tmp_path / "run/prior.npz", **arrays)
     with pytest.raises(ValueError, match="allow_pickle"):
         checkpoint.load_run(tmp_path / "run")
+
+
+def store(checkpoints, tree):
+    """Saves a state as an earlier version had it."""
+    args = checkpoint.ocp.args
+    parts = args.Composite(state=args.StandardSave(tree), best=args.JsonSave({"loss": 1.0}))
+    checkpoints.last.save(7, args=parts)
+    checkpoints.wait()
+
+
+def test_a_state_of_before_a_field_or_an_empty_part_existed_goes_on(opened, config, state):
+    earlier = state._asdict()
+    del earlier["first_bad_step"]
+    earlier["params"] = {k: v for k, v in earlier["params"].items() if jax.tree.leaves(v)}
+    assert earlier["params"].keys() < state.params.keys()
+    earlier["ema"] = {**earlier["ema"], "since_left_out": {}}
+    store(opened(), earlier)
+    restored, best = opened().restore_last(config, 0)
+    equal(restored, state)
+    assert best == {"loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tree: tree["likelihood"].clear(), "lacks .*params/likelihood/log_sigma_offset"),
+        (lambda tree: tree.update(more=jnp.zeros(2)), "also has params/more"),
+        (
+            lambda tree: tree["likelihood"].update(log_sigma_offset=jnp.zeros(3)),
+            "other sizes of params/likelihood/log_sigma_offset",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(opened, config, state, change, said):
+    tree = state._asdict()
+    tree["params"] = {**tree["params"], "likelihood": dict(tree["params"]["likelihood"])}
+    change(tree["params"])
+    store(opened(), tree)
+    with pytest.raises(ValueError, match=said) as error:
+        opened().restore_last(config, 0)
+    assert "\n" not in str(error.value)
 
 
 def test_weights_under_other_names_are_refused_in_one_line(tmp_path, config):

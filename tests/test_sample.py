@@ -537,9 +537,14 @@ def test_a_killed_run_is_gone_on_with_byte_for_byte(start, sample, trained, tmp_
     assert 20 < len(made) < 600
     done = sample(out, "--num", 601, "--seed", 3)
     assert_one_line(done, 1, f"{out} holds an unfinished run of another command")
+    # What a kill while an instrument or the archive is written leaves.
+    left = [out / ".kick-18.sfz-abcdef12", tmp_path / ".out.zip-abcdef12"]
+    for path in left:
+        path.write_text("half of it")
     done = sample(out, *argv)
     assert done.code == 0, done.err
     assert f"going on with {out}" in done.err
+    assert not any(path.exists() for path in left)
     assert all(path.stat().st_mtime_ns == made[path] for path in made)
     assert sample(whole, *argv).code == 0
     assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in whole.iterdir())

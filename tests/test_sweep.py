@@ -103,7 +103,8 @@ def rows_of(workdir, split):
 
 
 def state_of(workdir):
-    (step,) = (p for p in (workdir / "checkpoints/last").iterdir() if p.name.isdigit())
+    saved = (p for p in (workdir / "checkpoints/last").iterdir() if p.name.isdigit())
+    step = max(saved, key=lambda p: int(p.name))
     return int(step.name), ocp.StandardCheckpointer().restore((step / "state").absolute())
 
 

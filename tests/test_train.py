@@ -12,14 +12,16 @@ import orbax.checkpoint as ocp
 import pytest
 import soundfile
 
+from vaejax import interrupts
+
 NUM_STEPS = 30
 
 
 @pytest.fixture(autouse=True)
 def no_signal_handlers_left():
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(number) for number in interrupts.SIGNALS]
     yield
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(number) for number in interrupts.SIGNALS] == handlers
 
 
 def lines(workdir, split=None):
@@ -34,7 +36,7 @@ def steps_saved(workdir, series):
 
 def arrays(workdir):
     """Everything learnt: the last state, the best weights, the prior."""
-    (last,), (best,) = steps_saved(workdir, "last"), steps_saved(workdir, "best")
+    last, best = steps_saved(workdir, "last")[-1], steps_saved(workdir, "best")[-1]
     parts = {
         "state": workdir / "checkpoints/last" / str(last) / "state",
         "best": workdir / "checkpoints/best" / str(best) / "default",
@@ -104,8 +106,8 @@ def test_run_folder_holds_what_the_layout_promises(trained, folder):
     assert data["counts"]["used"] == 48
     assert data["labels"] == {"bass": 16, "bell": 16, "soft": 16}
     assert data["rejected"] == []
-    assert steps_saved(trained, "last") == [NUM_STEPS]
-    assert len(steps_saved(trained, "best")) == 1
+    assert steps_saved(trained, "last") == [NUM_STEPS - 5, NUM_STEPS]
+    assert len(steps_saved(trained, "best")) in (1, 2)
     assert list((trained / "tensorboard").glob("events.*"))
     assert (trained / "fitted.npz").exists()
     assert (trained / "prior.npz").exists()
@@ -218,19 +220,19 @@ def test_the_built_in_set_trains_with_its_factors_listed_and_told(call, tiny, tm
 # Interrupted and resumed
 
 
-def test_a_run_stopped_by_ctrl_c_and_by_sigterm_ends_as_one_that_was_not(
+def test_a_run_stopped_by_sigterm_and_by_a_closed_terminal_ends_as_one_that_was_not(
     start, call, tiny, trained, folder, tmp_path
 ):
     run = tmp_path / "run"
     argv = [*tiny, "--data", folder, "--workdir", run]
     reached = 0
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGTERM, signal.SIGHUP):
         process = start("train", *argv)
         wait_for(process, lambda at=reached: last_logged(run) > at)
         process.send_signal(number)
         _, err = process.communicate(timeout=200)
         assert process.returncode == 130, err
-        (saved,) = steps_saved(run, "last")
+        saved = steps_saved(run, "last")[-1]
         assert reached < saved < NUM_STEPS
         assert f"interrupted at step {saved}; saved" in err
         assert "Traceback" not in err
@@ -274,7 +276,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert_one_line(done, 1, "the loss is not finite at step ", "--train.learning_rate than 1e+30")
     bad = int(re.search(r"not finite at step (\d+)", done.err)[1])
     good = int(re.search(r"last good checkpoint is at step (\d+)", done.err)[1])
-    assert [good] == steps_saved(run, "last")
+    assert good == steps_saved(run, "last")[-1]
     assert good == bad  # the state before the step that failed
     state = ocp.StandardCheckpointer().restore(
         (run / "checkpoints/last" / str(good) / "state").absolute()
@@ -379,10 +381,12 @@ def test_a_finished_run_without_its_prior_gets_it_from_the_same_command(
             np.testing.assert_array_equal(got[name], expected[name])
 
 
-def test_settings_that_never_trained_bind_nobody(call, tiny, folder, tmp_path):
+def test_settings_that_never_trained_bind_nobody(call, tiny, trained, folder, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    (run / "config.json").write_text("{}")
-    (run / "data.json").write_text('{"fingerprint": "another"}')
+    config = json.loads((trained / "config.json").read_text())
+    config["model"]["width"] = 48
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "data.json").write_text('{"fingerprint": "another", "files": []}')
     done = call("train", *tiny, "--data", folder, "--workdir", run, "--train.num_steps", "1")
     assert done.code == 0, done.err

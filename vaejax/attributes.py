@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import conditions, descriptors, generate, latents, priors
+from vaejax import conditions, descriptors, files, generate, latents, priors
 from vaejax.checkpoint import Posteriors, Run, save_arrays
 from vaejax.config import Config
 
@@ -202,6 +202,7 @@ def measure_run(run: Run, workdir: Path | None) -> Measured:
     )
     measured = Measured(here, steps, there - here)
     if path is not None:
+        files.clean(path.parent, (path.name,))
         # A run folder that may only be read is measured every time.
         with contextlib.suppress(OSError):
             save_arrays(path, {**measured._asdict(), "identity": identity})

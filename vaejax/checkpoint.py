@@ -6,7 +6,9 @@
     prior.npz       the fitted prior (mixture or windows), what it was chosen from, the posteriors
                     it was fitted to, and the step of their weights
     checkpoints/    last/: the whole training state. best/: the averaged weights that did best on
-                    the held-out sounds. Both orbax, written asynchronously and renamed when whole
+                    the held-out sounds. Both orbax, written asynchronously and renamed when whole;
+                    the newest two of each, so that one is left where the other gets damaged.
+                    damaged/: what could not be read
     attributes.npz  how bright, noisy, ... the model's sounds are; made by sample.py at need
     metrics.jsonl, tensorboard/, compilation_cache/
 
@@ -14,20 +16,24 @@ Nothing in it is pickled, and loading it executes nothing.
 """
 
 import contextlib
+import errno
 import hashlib
-import json
+import math
 import os
-import tempfile
-from collections.abc import Callable
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaejax import conditions, models, sharding
+from vaejax import conditions, earlier, files, hosts, models, run_folder, sharding
 from vaejax import config as configs
 from vaejax.conditions import Vocabulary
 from vaejax.config import Config
@@ -37,6 +43,10 @@ from vaejax.metrics import Embedding
 from vaejax.models.linear import Linear
 from vaejax.priors import Mixture, Prior, Windows
 from vaejax.training import Fitted, TrainState, create_state
+
+T = TypeVar("T")
+
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 FITTED_PARTS: dict[str, Any] = {"statistics": Statistics, "linear": Linear, "embedding": Embedding}
 
@@ -87,13 +97,20 @@ class Run(NamedTuple):
         return self.posteriors is not None
 
 
+class DamagedError(ValueError):
+    """A checkpoint that cannot be read, or holds what no training leaves."""
+
+
 class Checkpoints:
     """The two series of checkpoints of a run folder."""
 
     def __init__(self, workdir: Path, *, read_only: bool = False):
         """Opens `workdir`/checkpoints, or creates it."""
-        self.last = _manager(workdir / "checkpoints" / "last", read_only)
-        self.best = _manager(workdir / "checkpoints" / "best", read_only)
+        self.workdir, self.read_only = workdir, read_only
+        _drop_late_callbacks()
+        with _explained(workdir):
+            self.last = _manager(workdir / "checkpoints" / "last", read_only)
+            self.best = _manager(workdir / "checkpoints" / "best", read_only)
 
     def best_step(self) -> int:
         """Step of the best weights."""
@@ -107,72 +124,169 @@ class Checkpoints:
         Args:
           state: after the last step.
           best: figures of the best weights so far, and how long ago that was (`patience.to_json`).
+
+        Raises:
+          OSError: it, or what was written before, cannot be written.
         """
         step = int(state.step)
         if self.last.latest_step() == step:
             return
-        self.last.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._asdict()),
-                best=ocp.args.JsonSave(best),
-            ),
-        )
+        tree = state._asdict()
+        args = ocp.args.Composite(state=ocp.args.StandardSave(tree), best=ocp.args.JsonSave(best))
+        with _explained(self.workdir):
+            self.last.save(step, args=args, custom_metadata=_sum_of(tree))
 
     def save_best(self, step: int, ema) -> None:
-        """Starts writing the weights that sounds are made with."""
+        """Starts writing the weights that sounds are made with; raises as `save_last`."""
         # A resumed run walks over steps that it had reached before it was killed, and to the same
         # weights.
-        existing = self.best.latest_step()
-        if existing == step:
+        if step in self.best.all_steps():
             return
-        if existing is not None and existing > step:
-            self.best.delete(existing)
-        self.best.save(step, args=ocp.args.StandardSave({"params": ema}))
+        tree = {"params": ema}
+        with _explained(self.workdir):
+            for later in self.best.all_steps():
+                if later > step:
+                    self.best.delete(later)
+            args = ocp.args.StandardSave(tree)
+            self.best.save(step, args=args, custom_metadata=_sum_of(tree))
 
     def restore_last(
         self, config: Config, condition_dim: int, layout: Any = None
     ) -> tuple[TrainState, dict[str, float]] | None:
         """The newest state and the figures of the best weights until then; None in a new folder.
 
+        A damaged one is put aside for the one before it.
+
         Args:
           layout: how the state is to lie on the devices (see `sharding.weights`), whatever devices
             it was saved from; None for one.
+
+        Raises:
+          ValueError: there are only damaged ones, or those of another version.
         """
-        step = self.last.latest_step()
-        if step is None:
+
+        def fresh() -> dict[str, Any]:
+            return create_state(config, condition_dim)._asdict()
+
+        template = _on_host(fresh)
+        best_args = ocp.args.JsonRestore()
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(template), best=best_args)
+
+        def read(step: int) -> tuple[TrainState, dict[str, float]]:
+            restored = _restore(self.last, step, args)
+            if restored is None or not _fits(restored["state"], template):
+                folder = Path(self.last.directory) / str(step) / "state"
+                only_best = ocp.args.Composite(best=best_args)
+                restored = {
+                    **_restore(self.last, step, only_best),
+                    "state": earlier.restore(folder, template, fresh),
+                }
+            else:
+                _check(self.last, step, restored["state"])
+            return TrainState(**restored["state"]), restored["best"]
+
+        try:
+            found = self._newest(self.last, read)
+        except DamagedError as error:
+            raise ValueError(f"{error}: train again in another --workdir") from error
+        if found is None:
             return None
-        template = _on_host(lambda: create_state(config, condition_dim))
-        restored = _restore(
-            self.last,
-            step,
-            ocp.args.Composite(
-                state=ocp.args.StandardRestore(template._asdict()), best=ocp.args.JsonRestore()
-            ),
-        )
         # Copies: the step donates its state, and what orbax returns may be shared. By way of the
         # host: what orbax returns is bound to its device, and a step on such arrays is another
         # program, which every resumed run would compile anew.
-        state = TrainState(**restored["state"])
+        state, best = found
         state = jax.tree.map(jnp.array, state) if layout is None else sharding.put(state, layout)
-        return state, restored["best"]
+        return state, best
 
     def restore_best(self, config: Config, condition_dim: int) -> tuple[int, Any]:
-        """Step and averaged weights of the best checkpoint."""
-        step = self.best_step()
-        template = _on_host(lambda: create_state(config, condition_dim).ema)
-        restored = _restore(self.best, step, ocp.args.StandardRestore({"params": template}))
-        return step, jax.tree.map(jnp.array, restored["params"])
+        """Step and averaged weights of the best checkpoint; a damaged one as in `restore_last`."""
+        template = {"params": _on_host(lambda: create_state(config, condition_dim).ema)}
+
+        def read(step: int) -> tuple[int, Any]:
+            restored = _restore(self.best, step, ocp.args.StandardRestore(template))
+            if restored is None or not _fits(restored, template):
+                folder = Path(self.best.directory) / str(step) / "default"
+                restored = earlier.restore(folder, template, lambda: template)
+            else:
+                _check(self.best, step, restored)
+            return step, restored["params"]
+
+        found = self._newest(self.best, read)
+        assert found is not None, "a state is only saved after an evaluation"
+        return found[0], jax.tree.map(jnp.array, found[1])
+
+    def check_best(
+        self, config: Config, condition_dim: int, state: TrainState, best: dict[str, float]
+    ) -> dict[str, float]:
+        """Reads the best weights before a run goes on, so that damage is found while there is help.
+
+        Args:
+          state: that the run goes on from; where the best weights are its own, they are saved anew.
+          best: figures of the best weights as the run remembers them.
+
+        Returns:
+          The figures of those that are there.
+        """
+        remembered = int(best.get("step", -1))
+        try:
+            step, _ = self.restore_best(config, condition_dim)
+        except DamagedError as error:
+            step = -1
+            if hosts.is_first():
+                print(f"warning: {error}; those at hand take its place", file=sys.stderr)
+            hosts.on_first(partial(self._put_aside, self.best, self.best_step()))
+            self.best.reload()
+        if step >= remembered:
+            return best
+        if step < 0 or remembered == int(state.step):
+            self.save_best(int(state.step), state.ema)
+            self.wait()
+            return best if remembered == int(state.step) else {"loss": math.inf}
+        return hosts.on_first(lambda: best_figures(self.workdir)) or {"loss": math.inf}
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self.last.wait_until_finished()
-        self.best.wait_until_finished()
+        """Returns when everything is on disk.
+
+        Raises:
+          OSError: it cannot be written.
+        """
+        with _explained(self.workdir):
+            self.last.wait_until_finished()
+            self.best.wait_until_finished()
 
     def close(self) -> None:
         """Waits, and ends the background threads."""
-        self.last.close()
-        self.best.close()
+        with _explained(self.workdir):
+            self.last.close()
+            self.best.close()
+
+    def _newest(self, manager: ocp.CheckpointManager, read: Callable[[int], T]) -> T | None:
+        """What is read of the newest checkpoint that is whole; None where there are none."""
+        steps = sorted(manager.all_steps(), reverse=True)
+        for step, before in zip(steps, [*steps[1:], None], strict=False):
+            damaged = None
+            try:
+                found = read(step)
+            except DamagedError as error:
+                damaged = error
+            if not hosts.any_of(damaged is not None):
+                return found
+            said = damaged or f"the checkpoint {manager.directory}/{step} is damaged"
+            if before is None:
+                raise DamagedError(f"{said}, and there is none before it")
+            if hosts.is_first():
+                print(f"warning: {said}; going back to that of step {before}", file=sys.stderr)
+            if not self.read_only:
+                hosts.on_first(partial(self._put_aside, manager, step))
+                manager.reload()
+        return None
+
+    def _put_aside(self, manager: ocp.CheckpointManager, step: int) -> None:
+        series = Path(manager.directory).name
+        aside = self.workdir / "checkpoints" / "damaged"
+        aside.mkdir(exist_ok=True)
+        number = len(list(aside.iterdir()))
+        os.replace(Path(manager.directory) / str(step), aside / f"{series}-{step}-{number}")
 
 
 def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
@@ -183,7 +297,7 @@ def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
         # write the same step at once, and would meet at each other's barriers.
         barriers = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=path.name)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, create=True, multiprocessing_options=barriers
+            max_to_keep=2, create=True, multiprocessing_options=barriers
         )
     return ocp.CheckpointManager(path.absolute(), options=options)
 
@@ -196,40 +310,119 @@ def _on_host(create) -> Any:
 
 
 def _restore(manager: ocp.CheckpointManager, step: int, args: Any) -> Any:
+    """What orbax reads of a checkpoint; None for one of another structure than is asked for."""
     try:
         return manager.restore(step, args=args)
-    except ValueError as error:
-        if "mismatch" not in str(error):
-            raise
-        # Orbax lists every array there is.
-        raise ValueError(
-            f"the weights in {manager.directory} are of another version of vaejax, which named or "
-            "shaped them differently; train again in another --workdir"
-        ) from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    replace_file(path, lambda f: f.write(text.encode()))
-
-
-def replace_file(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file by `write`, which is given it open, whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            write(f)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+    except MemoryError:
         raise
+    except Exception as error:
+        if isinstance(error, ValueError) and "mismatch" in str(error):
+            return None
+        raise DamagedError(f"the checkpoint {manager.directory}/{step} is damaged") from error
+
+
+def _drop_late_callbacks() -> None:
+    """Keeps from the screen what TensorStore's threads report to a caller that has given up."""
+    before = sys.unraisablehook
+    if getattr(before, "drops_late_callbacks", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    hook.drops_late_callbacks = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
+def _fits(tree: Any, template: Any) -> bool:
+    """Whether the arrays have the sizes asked for, which orbax does not look at."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(template), strict=True)
+    return all(np.shape(leaf) == np.shape(wanted) for leaf, wanted in pairs)
+
+
+def _check(manager: ocp.CheckpointManager, step: int, tree: Any) -> None:
+    """Raises DamagedError for other bits than were saved, and for weights that are not finite."""
+    where = f"the checkpoint {manager.directory}/{step}"
+    saved = None
+    with contextlib.suppress(Exception):  # what it says beside is not needed
+        saved = (manager.metadata(step).custom_metadata or {}).get("sum")
+    if saved is not None and _sum_of(tree) != {"sum": saved}:
+        raise DamagedError(f"{where} is damaged")
+    for name in ("params", "ema"):
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree.get(name))):
+            raise DamagedError(f"{where} holds weights that are not finite")
+
+
+def _sum_of(tree: Any) -> dict[str, int] | None:
+    """A sum of all arrays' bits, which a flipped one changes; None for arrays of many hosts."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return None
+        array = np.ascontiguousarray(leaf)
+        bits = array.reshape(-1).view(f"u{array.dtype.itemsize}")
+        total += int(np.add.reduce(bits, dtype=np.uint64))
+    return {"sum": total}
+
+
+@contextlib.contextmanager
+def _explained(workdir: Path) -> Iterator[None]:
+    """Turns what orbax and TensorStore say of a file that cannot be written into one line."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, OSError) and cause.errno):
+            cause = cause.__cause__ or cause.__context__
+        number = cause.errno if isinstance(cause, OSError) else None
+        for known in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EIO,
+            errno.EFBIG,
+        ):
+            if os.strerror(known) in str(error):
+                number = known
+        if number is None:
+            raise
+        explained = OSError(f"cannot write a checkpoint in {workdir}: {os.strerror(number)}")
+        explained.errno = number
+        raise explained from error
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     """Writes an .npz file whole or not at all."""
     on_host: dict[str, Any] = {k: np.asarray(v) for k, v in arrays.items()}
-    replace_file(path, lambda f: np.savez(f, **on_host))
+    files.replace(path, lambda f: np.savez(f, **on_host))
+
+
+@contextlib.contextmanager
+def _arrays(path: Path) -> Iterator[Any]:
+    """The arrays of an .npz file of a run.
+
+    Raises:
+      ValueError: it is damaged, or what is done with them shows that; says the remedy.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except FileNotFoundError:
+        raise
+    except (ValueError, LookupError, TypeError, OSError, EOFError, *_BROKEN_ZIP) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is damaged ({reason}): remove it, and the train.py command of this run makes "
+            "it anew"
+        ) from None
+
+
+def _finite(array: Any) -> Any:
+    if not np.isfinite(array).all():
+        raise ValueError("it holds values that are not finite")
+    return array
 
 
 def save_fitted(workdir: Path, fitted: Fitted, embedding: Embedding) -> None:
@@ -243,7 +436,7 @@ def save_fitted(workdir: Path, fitted: Fitted, embedding: Embedding) -> None:
 
 def load_fitted(workdir: Path) -> tuple[Fitted, Embedding]:
     """Reads what `save_fitted` wrote."""
-    with np.load(workdir / "fitted.npz", allow_pickle=False) as arrays:
+    with _arrays(workdir / "fitted.npz") as arrays:
 
         def array(name: str):
             if name == "linear.offsets" and name not in arrays:
@@ -252,7 +445,7 @@ def load_fitted(workdir: Path) -> tuple[Fitted, Embedding]:
             if name == "linear.basis" and name not in arrays:
                 # Written when directions came first.
                 return jnp.moveaxis(jnp.asarray(arrays["linear.directions"]), 0, -1)
-            return jnp.asarray(arrays[name])
+            return jnp.asarray(_finite(arrays[name]))
 
         parts = {
             part: kind(**{k: array(f"{part}.{k}") for k in kind._fields})
@@ -279,15 +472,20 @@ def load_prior(workdir: Path, step: int) -> tuple[Aggregate, Aggregate | None] |
     path = workdir / "prior.npz"
     if not path.exists():
         return None
-    with np.load(path, allow_pickle=False) as arrays:
+    with _arrays(path) as arrays:
         if int(arrays["step"]) != step:
             return None
 
         def read(prefix: str) -> Aggregate:
             kind = Windows if f"{prefix}neighbours" in arrays else Mixture
+            prior = kind(*(jnp.asarray(_finite(arrays[prefix + k])) for k in kind._fields))
+            parts = (_finite(arrays[f"{prefix}posteriors.{k}"]) for k in Posteriors._fields)
+            posteriors = Posteriors(*parts)
+            if prior.means.shape[1:] != posteriors.means.shape[1:]:
+                raise ValueError("its parts are of different sizes")
             return Aggregate(
-                kind(*(jnp.asarray(arrays[prefix + k]) for k in kind._fields)),
-                Posteriors(*(arrays[f"{prefix}posteriors.{k}"] for k in Posteriors._fields)),
+                prior,
+                posteriors,
                 {
                     str(name): float(value)
                     for name, value in zip(
@@ -323,12 +521,10 @@ def progress(workdir: Path) -> dict[str, Any] | None:
 
 def best_figures(workdir: Path) -> dict[str, Any] | None:
     """The held-out figures of the best weights, `step` among them; None before there are any."""
-    step, path = _newest(workdir, "best"), workdir / "metrics.jsonl"
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(ValueError):  # a line that was cut off by a kill
-            row = json.loads(line)
-            if row.pop("split") == "held_out" and row["step"] == step:
-                return row
+    step = _newest(workdir, "best")
+    for row in files.read_lines(workdir / "metrics.jsonl"):
+        if row.pop("split") == "held_out" and row["step"] == step:
+            return row
     return None
 
 
@@ -349,20 +545,28 @@ def load_run(workdir: str | os.PathLike) -> Run:
     command = f"python train.py --workdir {workdir}"
     if not (workdir / "config.json").exists():
         raise FileNotFoundError(f"no run in {workdir}: train one first with `{command}`")
+    remedy = "remove it, and the train.py command of this run writes it anew"
+    stored = run_folder.read_json(workdir / "config.json", remedy)
     try:
-        config = configs.load(workdir / "config.json")
-    except (ValueError, TypeError) as error:
+        config = configs.from_dict(stored)
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{workdir / 'config.json'} is of another version: {error}") from None
     if not has_checkpoint(workdir):
         raise FileNotFoundError(
             f"the run in {workdir} has no checkpoint yet: let `{command}` reach its first "
             "evaluation"
         )
-    data = json.loads((workdir / "data.json").read_text())
+    data = run_folder.read_data(workdir)
     fitted, embedding = load_fitted(workdir)
     checkpoints = Checkpoints(workdir, read_only=True)
-    step, params = checkpoints.restore_best(config, fitted.linear.condition_dim)
-    checkpoints.close()
+    try:
+        step, params = checkpoints.restore_best(config, fitted.linear.condition_dim)
+    except DamagedError as error:
+        raise ValueError(
+            f"{error}: the train.py command of this run takes its last ones"
+        ) from error
+    finally:
+        checkpoints.close()
     loaded = load_prior(workdir, step)
     untold, told = loaded or (None, None)
     return Run(

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from vaejax import hosts
 from vaejax.config import Config
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# What a seed means, whatever the environment says.
+SEED_SETTINGS = {
+    "jax_enable_x64": False,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+}
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -86,17 +95,48 @@ def option(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
-def use_compilation_cache(workdir: Path) -> None:
-    """Keeps compiled programs in the run folder, unless $JAX_COMPILATION_CACHE_DIR says where.
+def start_jax(workdir: Path) -> None:
+    """Prepares JAX for a script: what a seed means, where compiled programs are kept, a device.
 
-    A second start, and sampling after training, then compile next to nothing.
+    Compiled programs go to the run folder, unless $JAX_COMPILATION_CACHE_DIR says where. A second
+    start, and sampling after training, then compile next to nothing.
+
+    Raises:
+      ValueError: $JAX_PLATFORMS asks for what is not here.
     """
     import jax
 
+    for name, value in SEED_SETTINGS.items():
+        if (found := getattr(jax.config, name, value)) != value:
+            jax.config.update(name, value)
+            if hosts.is_first():
+                said = f"note: {name.upper()}={found} is set aside: one seed gives the same sounds"
+                print(said, file=sys.stderr)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compilation_cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # One that a kill or a full disk cut off costs a compilation, and nothing else.
+    warnings.filterwarnings("ignore", "Error .* persistent compilation cache entry")
+    _check_platform()
+
+
+def _check_platform() -> None:
+    import jax
+    import jax.extend
+
+    asked = os.environ.get("JAX_PLATFORMS")
+    try:
+        jax.devices()
+    except Exception:
+        if not asked:
+            raise
+        jax.config.update("jax_platforms", None)
+        found = ", ".join(jax.extend.backend.backends())
+        raise ValueError(
+            f"JAX_PLATFORMS={asked}: JAX finds no such device here, but {found}; unset it, or "
+            "install the JAX of that platform (https://docs.jax.dev/en/latest/installation.html)"
+        ) from None
 
 
 def _one_line(text: str) -> str:
@@ -124,6 +164,35 @@ def _one_line(text: str) -> str:
     return f"{problem} (expected {helptext})" if helptext else problem
 
 
+class _Output(io.TextIOWrapper):
+    """A stream whose reader may go away (`train.py | head`, a closed terminal), or whose disk may
+    be full: what cannot be written is dropped, and the work goes on."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+
+def _drop_unread_output() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # Not where a test or a notebook has put a stream of its own.
+        if stream is getattr(sys, f"__{name}__") and type(stream) is io.TextIOWrapper:
+            dropping = _Output(
+                stream.buffer,
+                encoding=stream.encoding,
+                errors=stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, dropping)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """Runs a script: exit code 0, 1 with one line, 2 for wrong usage, 130 when interrupted."""
     argv = sys.argv[1:]
@@ -131,12 +200,14 @@ def run(main: Callable[[list[str]], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    _drop_unread_output()
     debug = "--debug" in argv
     # Messages of libraries about their own workings are not for the people who run this.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
     said, code = "", DONE
     try:
         main(argv)
@@ -163,9 +234,16 @@ def run(main: Callable[[list[str]], None]) -> None:
         # The others would wait for this one for ever, and it for them before it ends.
         if said and not hosts.is_first():
             print(f"process {hosts.index()}: {said.strip()}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        _end(code)
+    if code != DONE and isinstance(sys.stdout, _Output):
+        # Threads of libraries may still wait for a disk that is full or gone.
+        _end(code)
     sys.stdout.flush()
     sys.stderr.flush()
     raise SystemExit(code)
+
+
+def _end(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

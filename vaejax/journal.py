@@ -1,16 +1,27 @@
 """What a run writes while it trains: lines of metrics, TensorBoard, checkpoints, and its prior."""
 
+import contextlib
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
 
-from vaejax import checkpoint, diagnostics, evaluation, hosts, patience, sharding, tensorboard
+from vaejax import (
+    checkpoint,
+    diagnostics,
+    evaluation,
+    files,
+    hosts,
+    patience,
+    sharding,
+    tensorboard,
+)
 from vaejax.checkpoint import Checkpoints
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
@@ -48,12 +59,14 @@ class Journal:
         self.train: dict[str, float] = {}
         """The figures last logged of the training steps."""
         self.held_out: dict[str, float] = {}
-        """The figures of the last evaluation."""
+        """The figures of the last evaluation, also of before a resumption."""
         self.board = tensorboard.Board(workdir, config, step, write=hosts.is_first())
         names = [sounds.corpus.names[row] for row in sounds.held_out_rows]
         self.path = workdir / "metrics.jsonl"
         self.board_names = names[: config.train.board_clips]
-        self.lines = _open_lines(self.path, step) if hosts.is_first() else io.StringIO()
+        self.lines: IO[str] = io.StringIO()
+        if hosts.is_first():
+            self.lines, self.held_out = _open_lines(self.path, step)
 
     def measure(self, at: int, state: TrainState) -> str | None:
         """Evaluates, and keeps the weights if they are the best so far.
@@ -140,8 +153,7 @@ class Journal:
 
     def history(self) -> dict[int, float]:
         """Step -> the held-out figure that the best weights are chosen by, of the whole run."""
-        lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-        by = self.config.train.best_by
+        lines, by = files.read_lines(self.path), self.config.train.best_by
         return {line["step"]: line[by] for line in lines if line["split"] == "held_out"}
 
     def finish(self) -> None:
@@ -150,14 +162,24 @@ class Journal:
 
     def close(self) -> None:
         """Returns when everything is on disk."""
-        self.checkpoints.wait()
-        self.lines.close()
-        self.board.close()
+        with contextlib.ExitStack() as each:  # also after one that fails
+            each.callback(self.board.close)
+            each.callback(self.lines.close)
+            each.callback(self.checkpoints.wait)
 
     def _record(self, split: str, at: int, values: Mapping[str, float]) -> None:
         self.lines.write(json.dumps({"step": at, "split": split, **values}) + "\n")
         self.lines.flush()
         self.board.scalars(split, at, values)
+
+
+def has_prior(workdir: Path, checkpoints: Checkpoints) -> bool:
+    """Whether the prior of the best weights is there and whole; says so where it is damaged."""
+    try:
+        return checkpoint.load_prior(workdir, checkpoints.best_step()) is not None
+    except ValueError as error:
+        print(f"warning: {str(error).partition(':')[0]}; it is fitted anew", file=sys.stderr)
+        return False
 
 
 def fit_prior(
@@ -188,16 +210,14 @@ def fit_prior(
     return step
 
 
-def _open_lines(path: Path, step: int):
-    """Opens metrics.jsonl for appending, without the lines beyond the step resumed at."""
-    kept = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            # A line that was cut off by a kill is beyond the checkpoint anyway.
-            try:
-                if json.loads(line)["step"] <= step and step > 0:
-                    kept.append(line + "\n")
-            except ValueError:
-                continue
-    checkpoint.write_text(path, "".join(kept))
-    return path.open("a")
+def _open_lines(path: Path, step: int) -> tuple[IO[str], dict[str, float]]:
+    """Opens metrics.jsonl for appending, without the lines beyond the step resumed at.
+
+    Returns:
+      The file, and the figures of the last evaluation that stays in it.
+    """
+    kept = [row for row in files.read_lines(path) if step > 0 and row.get("step", step) <= step]
+    files.write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
+    held_out = [row for row in kept if row.get("split") == "held_out"]
+    last = {k: v for k, v in held_out[-1].items() if k not in ("step", "split")} if held_out else {}
+    return path.open("a"), last

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import checkpoint, patience, training
+from vaejax import checkpoint, files, patience, training
 from vaejax import config as configs
 from vaejax.checkpoint import Checkpoints
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
 from vaejax.data.stream import Reader
-from vaejax.journal import Journal, fit_prior
+from vaejax.journal import Journal, fit_prior, has_prior
 from vaejax.sweep import Member
 from vaejax.training import Fitted, TrainState
 
@@ -67,32 +67,43 @@ def fit(members: Sequence[Member], fit_one: Callable[[Member], Fitted]) -> dict[
         fitted[member.name] = fitted[first[key].name]
         if not (member.workdir / "fitted.npz").exists():
             with (first[key].workdir / "fitted.npz").open("rb") as stored:
-                checkpoint.replace_file(
-                    member.workdir / "fitted.npz", partial(shutil.copyfileobj, stored)
-                )
+                files.replace(member.workdir / "fitted.npz", partial(shutil.copyfileobj, stored))
     return fitted
 
 
 def open_runs(
     members: Sequence[Member], sounds: Sounds, fitted: Mapping[str, Fitted], evaluate: Callable
-) -> tuple[TrainState, "Journals"]:
-    """Members that are at the same step, new or stopped, as one.
+) -> tuple[TrainState, "Journals"] | None:
+    """Members that are at the same step, new or stopped, as one; None where the checkpoint of some
+    turned out to be damaged, so that they are at different steps now.
 
     Args:
       fitted: by name.
       evaluate: of `evaluation.make_evaluate`.
     """
     told = sounds.told.condition_dim
-    states, journals = [], {}
-    for name, values, config, workdir in members:
-        checkpoints = Checkpoints(workdir)
-        restored = checkpoints.restore_last(config, told)
-        states.append(restored[0] if restored else training.create_state(config, told))
+    opened = []
+    for member in members:
+        checkpoints = Checkpoints(member.workdir)
+        restored = checkpoints.restore_last(member.config, told)
+        state = restored[0] if restored else training.create_state(member.config, told)
         progress = patience.from_json(restored[1]) if restored else patience.BEGIN
+        if restored:
+            best = checkpoints.check_best(member.config, told, state, progress.best)
+            progress = progress._replace(best=best)
+        opened.append((checkpoints, state, progress))
+    if len({int(state.step) for _, state, _ in opened}) > 1:
+        for checkpoints, *_ in opened:
+            checkpoints.close()
+        return None
+    journals = {}
+    for (name, values, config, workdir), (checkpoints, state, progress) in zip(
+        members, opened, strict=True
+    ):
         own = partial(evaluate, fitted=fitted[name], swept=traceable(values))
-        step = int(states[-1].step)
+        step = int(state.step)
         journals[name] = Journal(workdir, config, sounds, checkpoints, own, progress, step)
-    return stack(states), Journals(journals)
+    return stack([state for _, state, _ in opened]), Journals(journals)
 
 
 def why_over(member: Member) -> str | None:
@@ -112,7 +123,7 @@ def finish(member: Member, sounds: Sounds, fitted: Fitted) -> None:
     if not checkpoint.has_checkpoint(workdir):
         return
     checkpoints = Checkpoints(workdir)
-    if checkpoint.load_prior(workdir, checkpoints.best_step()) is None:
+    if not has_prior(workdir, checkpoints):
         fit_prior(checkpoints, fitted, sounds, member.config, workdir)
     checkpoints.close()
 

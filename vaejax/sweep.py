@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from vaejax import config as configs
+from vaejax import files
 from vaejax.config import Config
 
 # Fields that the training step only computes with, so that they may be traced; those that decide
@@ -183,7 +184,7 @@ def compare(members: Sequence[Member], workdir: Path) -> list[dict[str, Any]]:
         measured = checkpoint.best_figures(workdir / name)
         rows.append({"name": name, "values": values, **(measured or {})})
     text = json.dumps({"members": rows}, indent=1) + "\n"
-    checkpoint.write_text(workdir / FILE, text)
+    files.write_text(workdir / FILE, text)
     rows = [row for row in rows if "loss" in row]
     if rows:
         image = figures.rate_distortion(
@@ -191,7 +192,7 @@ def compare(members: Sequence[Member], workdir: Path) -> list[dict[str, Any]]:
             [row["recon"] for row in rows],
             [row["name"] for row in rows],
         )
-        checkpoint.replace_file(workdir / PLOT, lambda f: Image.fromarray(image).save(f, "PNG"))
+        files.replace(workdir / PLOT, lambda f: Image.fromarray(image).save(f, "PNG"))
     return rows
 
 

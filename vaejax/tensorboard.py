@@ -8,18 +8,20 @@ HPARAMS                the settings beside the figures of the weights that are k
 TEXT                   the resolved config, what to look for, and what the last evaluation says
 """
 
-import os
+import functools
 import shutil
+import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from vaejax import config as configs
-from vaejax import figures, picture
+from vaejax import figures, files, picture
 from vaejax.config import Config
 
 # Where PyTorch is installed the library imports it, for seconds, to know tensors; there are none
@@ -28,10 +30,10 @@ _unloaded = "torch" not in sys.modules
 if _unloaded:
     sys.modules["torch"] = None  # type: ignore[assignment]
 try:
-    from tensorboardX import SummaryWriter, embedding, summary
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX import embedding, summary
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.proto.summary_pb2 import Summary
-    from tensorboardX.record_writer import RecordWriter
+    from tensorboardX.record_writer import masked_crc32c
 finally:
     if _unloaded:
         del sys.modules["torch"]
@@ -48,6 +50,9 @@ HPARAMS_FILE = "events.out.tfevents.0000000000.hparams"
 # Training sounds in the projector, at most: it lays them out in the browser.
 PROJECTOR_POINTS = 1024
 BEST = ("loss", "recon", "kl", "active_units", "mel_l1_db", "lsd_db")
+# Edges of the histograms that TensorBoard itself makes.
+_EDGES = 1e-12 * 1.1 ** np.arange(774)
+BINS = np.concatenate([-_EDGES[::-1], [0.0], _EDGES])
 GUIDE = """
 **loss** is *recon* + beta x *kl*, in nats per sound; lower is better. It may be negative.
 
@@ -75,8 +80,29 @@ kept, so nothing is lost but time; more sounds help, or stronger `--augment` set
 """
 
 
+def _spares_training(method: Callable[..., None]) -> Callable[..., None]:
+    """A method of a board that ends the board where it fails, and never the training."""
+
+    @functools.wraps(method)
+    def spared(board: "Board", *args, **kwargs) -> None:
+        if not board.writes:
+            return
+        try:
+            method(board, *args, **kwargs)
+        except Exception as error:
+            board.writes = False
+            _warn(error)
+
+    return spared
+
+
+def _warn(error: Exception) -> None:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    tqdm.write(f"warning: nothing more for TensorBoard from here on: {reason}", file=sys.stderr)
+
+
 class Board:
-    """Writes one run's events."""
+    """Writes one run's events, each at once: no queue or thread that a full disk could block."""
 
     def __init__(self, workdir: Path, config: Config, start_step: int, *, write: bool = True):
         """Opens the log; events after start_step, of a run that was killed, are hidden.
@@ -85,27 +111,35 @@ class Board:
           write: False for one that takes everything and writes nothing.
         """
         self.config = config
-        folder = workdir / "tensorboard"
-        if write:
-            _save_hparams(folder, config)
-        self.writer = SummaryWriter(
-            str(folder), purge_step=start_step + 1 if start_step else 0, write_to_disk=write
-        )
+        self.writes = write
+        """Whether it still does: what cannot be written ends the board, and is said."""
+        self._file: IO[bytes] | None = None
+        self._open(workdir / "tensorboard", start_step)
+
+    @_spares_training
+    def _open(self, folder: Path, start_step: int) -> None:
+        _save_hparams(folder, self.config)
+        self._file = open(_new_file(folder), "wb", buffering=0)  # noqa: SIM115
+        self._write(Event(file_version="brain.Event:2"))
+        restart = SessionLog(status=SessionLog.START)
+        self._write(Event(step=start_step + 1 if start_step else 0, session_log=restart))
         # Also when a run goes on: what it goes on with may have been changed.
-        self.writer.add_text("config", _config_table(config), start_step)
-        self.writer.add_text("how_to_read_this", GUIDE, start_step)
+        self._add(summary.text("config", _config_table(self.config)), start_step)
+        self._add(summary.text("how_to_read_this", GUIDE), start_step)
         if start_step == 0:
             terms = {
                 name: ["Multiline", [f"train/{name}$", f"held_out/{name}$"]]
                 for name in ("loss", "recon", "kl")
             }
-            self.writer.add_custom_scalars({"train against held out": terms})
+            self._add(summary.custom_scalars({"train against held out": terms}), 0)
 
+    @_spares_training
     def scalars(self, split: str, step: int, values: Mapping[str, float]) -> None:
         """Logs numbers under a split, `train` or `held_out`."""
         for name, value in values.items():
-            self.writer.add_scalar(f"{split}/{name}", value, step)
+            self._add(summary.scalar(f"{split}/{name}", value), step)
 
+    @_spares_training
     def latent(self, split: str, step: int, values: Mapping[str, Any]) -> None:
         """Logs histograms of the latent.
 
@@ -114,7 +148,8 @@ class Board:
             posteriors' mean and std [num, latent_dim].
         """
         for name, value in values.items():
-            self.writer.add_histogram(f"{split}/{name}", np.asarray(value).ravel(), step)
+            event = summary.histogram(f"{split}/{name}", np.asarray(value).ravel(), BINS)
+            self._add(event, step)
         if split == "held_out":
             image = figures.bars(
                 values["kl_per_dim"],
@@ -123,6 +158,7 @@ class Board:
             )
             self._image("held_out/kl_per_dim_bars", image, step, "")
 
+    @_spares_training
     def pairs(self, step: int, inputs, outputs, names: Sequence[str]) -> None:
         """Draws and plays sounds beside their reconstructions.
 
@@ -142,6 +178,7 @@ class Board:
                 self._play(f"held_out/{i}_original", before, step, names[i])
             self._play(f"held_out/{i}_reconstruction", after, step, names[i])
 
+    @_spares_training
     def draws(self, step: int, sounds) -> None:
         """Draws and plays new sounds [num, num_samples] of the Gaussian of an evaluation."""
         sounds = np.asarray(sounds)
@@ -151,10 +188,12 @@ class Board:
         for name, sound in zip(names, sounds, strict=True):
             self._play(f"{NEW}/{name}", sound, step, NEW_CAPTION)
 
+    @_spares_training
     def advice(self, step: int, text: str) -> None:
         """Shows what an evaluation says about the run."""
-        self.writer.add_text("advice", text, step)
+        self._add(summary.text("advice", text), step)
 
+    @_spares_training
     def finish(self, best: Mapping[str, float]) -> None:
         """Logs the figures of the weights that are kept, which the table of settings shows."""
         self.scalars("best", int(best["step"]), {k: best[k] for k in BEST})
@@ -162,8 +201,10 @@ class Board:
         self._add(end, int(best["step"]))
 
     def close(self) -> None:
-        """Flushes everything to disk."""
-        self.writer.close()
+        """Closes the file, in which everything is already."""
+        self.writes = False
+        if self._file is not None:
+            self._file.close()
 
     def _grid(self, rows, row_names, names, caption: str) -> np.ndarray:
         sizes = self.config.features
@@ -194,8 +235,14 @@ class Board:
         event = summary.audio(tag, sound, sample_rate=self.config.data.sample_rate)
         self._add(_described(event, description), step)
 
-    def _add(self, event: Summary, step: int) -> None:
-        self.writer.file_writer.add_summary(event, step)
+    def _add(self, content: Summary, step: int) -> None:
+        self._write(Event(summary=content, step=step))
+
+    def _write(self, event: Event) -> None:
+        assert self._file is not None
+        record = memoryview(_record(event))
+        while record:  # an unbuffered write may take only a part
+            record = record[self._file.write(record) :]
 
 
 def save_projector(
@@ -209,6 +256,13 @@ def save_projector(
       thumbnails: [num, size, size] uint8, their spectrograms.
       step: of the weights.
     """
+    try:
+        _save_projector(workdir, latents, rows, thumbnails, step)
+    except Exception as error:
+        _warn(error)
+
+
+def _save_projector(workdir: Path, latents, rows, thumbnails, step: int) -> None:
     folder = workdir / "tensorboard" / "projector"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -252,6 +306,24 @@ def _config_table(config: Config) -> str:
     return "\n".join(lines)
 
 
+def _record(event: Event) -> bytes:
+    """An event as it stands in a file, dated now: length, its checksum, data, its checksum."""
+    event.wall_time = time.time()
+    data = event.SerializeToString()
+    header = len(data).to_bytes(8, "little")
+    sums = (masked_crc32c(part).to_bytes(4, "little") for part in (header, data))
+    return header + next(sums) + data + next(sums)
+
+
+def _new_file(folder: Path) -> Path:
+    """A name for a file of events that TensorBoard reads after those that are there."""
+    before = (path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*"))
+    # The clock may have been set back since.
+    last = max((int(second) for second in before if second.isdigit()), default=0)
+    number = max(int(time.time()), last + 1)
+    return folder / f"events.out.tfevents.{number:010d}.{socket.gethostname()}"
+
+
 def _save_hparams(folder: Path, config: Config) -> None:
     """Writes the settings that a run cannot change, and its length, for the table of settings.
 
@@ -269,10 +341,5 @@ def _save_hparams(folder: Path, config: Config) -> None:
     values["data.source"] = Path(config.data.source).name
     _, start, _ = summary.hparams(values, {})
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".hparams-partial"
-    writer = RecordWriter(str(temporary))
-    now = time.time()
-    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-    writer.write(Event(wall_time=now, step=0, summary=start).SerializeToString())
-    writer.close()
-    os.replace(temporary, folder / HPARAMS_FILE)
+    records = [_record(Event(file_version="brain.Event:2")), _record(Event(summary=start))]
+    files.replace(folder / HPARAMS_FILE, lambda file: file.write(b"".join(records)))

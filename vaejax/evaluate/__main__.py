@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     out = options.out or options.workdir / "evaluation.json"
     page = out.with_suffix(".html")
     if (options.workdir / "config.json").exists():
-        cli.use_compilation_cache(options.workdir)
+        cli.start_jax(options.workdir)
     if not options.overwrite and (there := next((p for p in (out, page) if p.exists()), None)):
         raise ValueError(f"{there} exists; choose another --out, or add --overwrite")
     if not out.parent.is_dir() and options.out:
@@ -69,11 +69,11 @@ def main(argv: list[str]) -> None:
     figures, examples = evaluate(options)
     figures["seconds"] = round(time.time() - started, 1)
 
-    from vaejax import checkpoint
+    from vaejax import files
     from vaejax.evaluate import report
 
-    checkpoint.write_text(out, json.dumps(figures, indent=1) + "\n")
-    checkpoint.write_text(page, report.page(figures, examples))
+    files.write_text(out, json.dumps(figures, indent=1) + "\n")
+    files.write_text(page, report.page(figures, examples))
     print(report.table(figures))
     print(f"wrote {out} and {page} in {figures['seconds']:.0f} s")
 

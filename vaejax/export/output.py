@@ -23,8 +23,8 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from vaejax import conditions, generate, hosts, priors, sequences, sharding
-from vaejax.checkpoint import Run, write_text
+from vaejax import conditions, generate, hosts, interrupts, priors, sequences, sharding
+from vaejax.checkpoint import Run
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
 from vaejax.export import pack, sfz, unfinished
@@ -41,6 +41,7 @@ from vaejax.export.wav import (
     explain_write_error,
     prepare_folder,
 )
+from vaejax.files import clean, write_text
 from vaejax.latents import Plan
 from vaejax.signal.pitch import pitch
 
@@ -176,6 +177,9 @@ def _begin(
     """Makes a folder ready to be written to; how far it is, if it is gone on with."""
     out, begun = folder.out, None
     name = partial(file_name, plan, files)
+    if folder.goes_on or overwrite:
+        clean(out, ("*.sfz", MANIFEST))
+        pack.clean(out)
     if files.archive:
         pack.check_archive(out, overwrite=overwrite or folder.goes_on)
     if folder.goes_on:
@@ -349,6 +353,7 @@ def _write(
                 ):
                     chosen = curation.accepted(batches) if curation else _all(batches, plan.num)
                     for draws, batch in chosen:
+                        interrupts.check()
                         # Where nothing is rejected, draw i is sound i.
                         numbers = np.arange(at, at + len(draws)) if curation else draws
                         at += len(draws)

@@ -5,8 +5,10 @@ import shutil
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
-from vaejax.export.wav import PARTIAL_PREFIX, WriteError, explain_write_error
+from vaejax import files
+from vaejax.export.wav import WriteError, explain_write_error
 
 # Stands at the end of an archive, and marks it as ours to replace.
 ZIP_MARK = b"made by vaejax"
@@ -50,6 +52,12 @@ def drop_archive(out: Path) -> None:
         path.unlink()
 
 
+def clean(out: Path) -> None:
+    """Removes what a process that was killed left of an archive."""
+    path = archive_path(out)
+    files.clean(path.parent, (path.name,))
+
+
 def _is_ours(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -74,9 +82,9 @@ def pack(out: Path, names: Iterable[str]) -> Path:
     """
     out = Path(os.path.abspath(out))
     path = archive_path(out)
-    partial = path.with_name(f"{PARTIAL_PREFIX}{os.getpid()}.zip")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             archive.comment = ZIP_MARK
             for name in names:
                 about = zipfile.ZipInfo(f"{out.name}/{name}", DATE)
@@ -87,11 +95,9 @@ def pack(out: Path, names: Iterable[str]) -> Path:
                 about.file_size = (out / name).stat().st_size
                 with open(out / name, "rb") as source, archive.open(about, "w") as target:
                     shutil.copyfileobj(source, target, 1 << 20)
-        os.replace(partial, path)
+
+    try:
+        files.replace(path, write)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise explain_write_error(path, error) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
     return path
