@@ -283,6 +283,19 @@ def test_what_is_missing_or_torn_is_made_again(write, killed, tmp_path):
     assert_same(out, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("file", ["../mine.txt", "link/mine.txt"])
+def test_a_manifest_that_names_a_file_elsewhere_is_not_gone_on_with(write, killed, tmp_path, file):
+    out = tmp_path / "out"
+    killed(out, 40, 20)
+    (tmp_path / "mine.txt").touch()  # a file without content is made again, as after a power cut
+    (out / "link").symlink_to(tmp_path)
+    with (out / "manifest.jsonl").open("a") as manifest:
+        manifest.write(json.dumps({"index": 32, "file": file}) + "\n")
+    with pytest.raises(WriteError, match=rf"manifest\.jsonl names the file '{file}'"):
+        write(out, 40)
+    assert (tmp_path / "mine.txt").exists()
+
+
 def test_chosen_sounds_go_on_with_the_same_choice(write, killed, tmp_path):
     rules = Rules(unique=0.3, best_of=2)
     killed(tmp_path / "out", 20, 7, rules=rules)

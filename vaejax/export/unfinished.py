@@ -27,6 +27,7 @@ from vaejax import config as configs
 from vaejax.checkpoint import Run
 from vaejax.curation import Rules
 from vaejax.export.files import Files
+from vaejax.export.names import stays_in
 from vaejax.export.wav import (
     LATENTS,
     MANIFEST,
@@ -170,8 +171,14 @@ class Folder:
                     try:
                         about = json.loads(line)
                         name, index = about["file"], about["index"]
+                        harmless = stays_in(out, name)
                     except (ValueError, KeyError, TypeError):
                         break  # cut off by the kill
+                    if not harmless:
+                        raise WriteError(
+                            f"{out / MANIFEST} names the file {name!r}, which leads out of its "
+                            "folder; choose another --out"
+                        )
                     there = _size(out / name) > 0
                     whole = whole and there and index == num < most
                     if whole:
