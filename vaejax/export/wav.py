@@ -491,6 +491,8 @@ def _files_of_earlier_run(out: Path) -> Iterator[Path]:
         return
     yield out / MANIFEST
     yield out / LATENTS
+    for folder in {os.path.dirname(name) for name in names if stays_in(out, name)} - {""}:
+        yield from (out / folder).glob(f"{PARTIAL_PREFIX}*")
     for name in names:
         path = out / name
         # A manifest is only text: it must not make us delete outside the folder, or other things.
