@@ -168,17 +168,19 @@ def files(home: Path, cases: Cases, num: int) -> None:
 
 
 def _guilty(folder: Path, names: list[str], home: Path) -> list[tuple[str, str]]:
-    """Those of a folder's files that end the process also by themselves, kept in `guilty`."""
-    found = []
-    kept = home.parent / "guilty"
+    """Those of a folder's files that end the process by themselves too, kept in `guilty`."""
+    some = home / "some"
+    shutil.rmtree(some, ignore_errors=True)
+    some.mkdir(parents=True)
     for name in names:
-        alone = home / "alone"
-        shutil.rmtree(alone, ignore_errors=True)
-        alone.mkdir(parents=True)
-        shutil.copy(folder / name, alone)
-        result, how = decode(alone, home)
-        if result is None:
-            kept.mkdir(exist_ok=True)
-            shutil.copy(folder / name, kept)
-            found.append((name, how))
-    return found
+        shutil.copy(folder / name, some)
+    result, how = decode(some, home)
+    if result is not None:
+        return []
+    if len(names) > 1:
+        half = len(names) // 2
+        return _guilty(folder, names[:half], home) + _guilty(folder, names[half:], home)
+    kept = home.parent / "guilty"
+    kept.mkdir(exist_ok=True)
+    shutil.copy(folder / names[0], kept)
+    return [(names[0], how)]
