@@ -22,6 +22,7 @@ from typing import Any
 
 import tyro
 
+import vaejax.files
 from benchmarks import record
 from benchmarks.trust import faults, program
 from benchmarks.trust import files as sound_files
@@ -59,8 +60,11 @@ def main(options: Options) -> None:
     """Tries it all and records the figures."""
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = options.folder.resolve()
-    cases = Cases(folder, seed=options.seed, minutes=options.minutes)
-    tries(options, folder, cases)
+    with (folder / "lock").open("w") as lock:
+        if vaejax.files.lock(lock) is False:
+            raise SystemExit(f"error: another process is at work in {folder}")
+        cases = Cases(folder, seed=options.seed, minutes=options.minutes)
+        tries(options, folder, cases)
     figures = summary(options, cases)
     done = all(figures[part].pop("complete") for part in figures["parts"])
     if done and options.save:
