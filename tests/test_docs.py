@@ -514,6 +514,24 @@ def test_files_named_in_the_text_exist(page):
             assert (ROOT / code).exists(), f"{page}: no {code}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_named_in_the_text_exist(page):
+    """`tests/FILE::NAME` in inline code, which a line may break."""
+    for file, name in re.findall(r"`(tests/[\w/.]+\.py)::(\w+)`", prose(page)):
+        tree = ast.parse((ROOT / file).read_text())
+        known = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+        assert name in known, f"{page}: no {name} in {file}"
+
+
+def test_every_promise_names_a_test_that_holds_it():
+    promised, _, rest = (ROOT / "docs/trust.md").read_text().partition("## What is not promised")
+    promises = re.findall(r"^- \*\*.*?(?=^- |^#|\Z)", promised, re.M | re.S)
+    assert len(promises) > 10
+    assert rest
+    for promise in promises:
+        assert "`tests/" in promise, f"docs/trust.md: nothing holds {promise.splitlines()[0]}"
+
+
 def test_every_page_is_in_the_index():
     index = (ROOT / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):

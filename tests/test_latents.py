@@ -216,17 +216,6 @@ def test_latents_that_are_no_array_are_refused(run, tmp_path):
         latents.from_file(run, tmp_path / "pickled.npy")
 
 
-# Names
-
-
-def test_reconstructions_never_share_a_file():
-    names = ["a.wav", "a.flac", "a.wav.mp3", "b/A.wav", "b/a.wav", "b/c.wav"]
-    stems = latents._distinct_stems(names)
-    assert len({stem.casefold() for stem in stems}) == len(names)
-    assert stems[-1] == "b/c"
-    assert stems[:2] == ["a.wav", "a.flac"]
-
-
 # Matching
 
 

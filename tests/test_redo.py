@@ -196,13 +196,44 @@ def test_float_sounds_are_not_put_into_flac_unasked(sample, first, tmp_path):
         (b'{"index": 0}\n{"index"\n', "line 2 is not JSON"),
         (b'{"index": 0, "file": "a.wav"}\n', "its lines need index, file, run"),
         (b"[1, 2]\n", "its lines need"),
-        (b"", "its lines need"),
+        (b"", "it holds no line"),
+        (b'{"index": "0", "file": "a.wav", "run": "r"}\n', "another kind of it"),
+        (b'{"index": -1, "file": "a.wav", "run": "r"}\n', "another kind of it"),
     ],
 )
 def test_what_is_no_manifest_is_named(tmp_path, text, words):
     (tmp_path / "m.jsonl").write_bytes(text)
     with pytest.raises(ValueError, match=words):
         redo.read(tmp_path / "m.jsonl", [])
+
+
+@pytest.mark.parametrize("file", ["../../x.wav", "/tmp/x.wav", "..\\x.wav", "C:x.wav"])
+def test_nothing_is_written_outside_out_whatever_a_manifest_says(sample, first, tmp_path, file):
+    rows = [{**row, "file": file} if row["index"] == 3 else row for row in manifest(first)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = sorted(tmp_path.rglob("*"))
+    done = sample(tmp_path / "a/b/out", "--redo", tmp_path / "m.jsonl")
+    assert_one_line(done, 1, "m.jsonl, line 4, names the file", "leads out of its folder")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["../m.jsonl", "/tmp/m.jsonl", "..\\m.jsonl", "C:m.jsonl", 3])
+def test_a_starred_list_names_only_a_manifest_beside_it(tmp_path, name):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "m.jsonl").write_text("")
+    listed = {"manifest": name, "sounds": [{"index": 0, "file": "x.wav"}]}
+    (tmp_path / "sub/starred.json").write_text(json.dumps(listed))
+    with pytest.raises(ValueError, match=r"starred\.json names the file .* leads out of"):
+        redo.read(tmp_path / "sub/starred.json", [])
+
+
+def test_two_lines_of_one_file_become_two_sounds(sample, first, tmp_path):
+    rows = [{**row, "file": "x.wav"} for row in manifest(first)[:2]]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = sample(tmp_path / "out", "--redo", tmp_path / "m.jsonl")
+    assert done.code == 0, done.err
+    made = sorted(p.name for p in (tmp_path / "out").glob("*.wav"))
+    assert made == ["x.wav-2.wav", "x.wav.wav"]
 
 
 def test_a_missing_manifest_is_named(tmp_path):

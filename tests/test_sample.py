@@ -262,6 +262,30 @@ def test_reconstruction_of_one_file_keeps_its_name(sample, folder, tmp_path):
     assert [p.name for p in sounds(tmp_path / "out", ".flac")] == [f"{source.stem}.flac"]
 
 
+def test_reconstructions_and_their_archive_have_names_that_every_system_takes(
+    sample, folder, tmp_path
+):
+    source = sounds(folder / "bass")[0]
+    given = ["a\\b.wav", "a-b.wav", "CON.wav", "end. /COM1 .wav", "12:30?.wav", "Kick #1.wav"]
+    for name in given:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / "in" / name)
+    done = sample(tmp_path / "out", "--reconstruct", tmp_path / "in", "--zip", "--sfz")
+    assert done.code == 0, done.err
+    rows = {row["source"]: row["file"] for row in manifest(tmp_path / "out")}
+    assert rows == {
+        "a-b.wav": "a-b.wav.wav",
+        "a\\b.wav": "a-b.wav-2.wav",
+        "CON.wav": "CON_.wav",
+        "end. /COM1 .wav": "end/COM1_.wav",
+        "12:30?.wav": "12-30-.wav",
+        "Kick #1.wav": "Kick #1.wav",
+    }
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        # ZipFile shows a backslash as it stands in the archive on this system.
+        assert {f"out/{name}" for name in rows.values()} <= set(archive.namelist())
+
+
 def test_around_stays_at_the_sound_without_spread_and_wanders_with_it(sample, folder, tmp_path):
     source = sounds(folder / "bass")[0]
     spreads = []

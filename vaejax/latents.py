@@ -4,7 +4,6 @@ Drawing from the prior, from the region of one label and around one sound are th
 another density; morphs, reconstructions and latents from a file are lists of latents.
 """
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from tqdm import tqdm
 from vaejax import encoding, generate, models, paths, priors, sequences
 from vaejax.checkpoint import Posteriors, Run
 from vaejax.data import files
+from vaejax.export.names import distinct, portable
 from vaejax.matching import make_match
 from vaejax.priors import Mixture, Prior, Windows
 from vaejax.sequences import CLIP, Form
@@ -330,7 +330,7 @@ def reconstruct(run: Run, path: Path) -> Plan:
             f"{data.sample_rate} Hz)",
             file=sys.stderr,
         )
-    stems = _distinct_stems(names)
+    stems = distinct(names)
     return _given(
         np.concatenate(means),
         {"label": None, "prior": "reconstruct"},
@@ -437,28 +437,9 @@ def _given(latents: np.ndarray, about, stems, each=None, seed=None) -> Plan:
     )
 
 
-def _distinct_stems(names: Sequence[str]) -> list[str]:
-    """Names without suffix; with it where two would write to one file (a.wav and a.flac), and
-    numbered where even that is not enough. Case does not count: some file systems ignore it."""
-    stems = [os.path.splitext(name)[0] for name in names]
-    counts = Counter(stem.casefold() for stem in stems)
-    stems = [
-        name if counts[stem.casefold()] > 1 else stem
-        for name, stem in zip(names, stems, strict=True)
-    ]
-    taken: set[str] = set()
-    for i, stem in enumerate(stems):
-        number = 2
-        while stems[i].casefold() in taken:
-            stems[i] = f"{stem}-{number}"
-            number += 1
-        taken.add(stems[i].casefold())
-    return stems
-
-
 def numbered(num: int, label: str | None) -> Callable[[int], str]:
     """File names without suffix: the index, and the label where there is one."""
     digits = max(5, len(str(num - 1)))
     # A label is a folder's name; a separator in it can only come from another system.
-    suffix = "" if label is None else "_" + label.replace("/", "-").replace("\\", "-")
+    suffix = "" if label is None else portable("_" + label.replace("/", "-"))
     return lambda i: f"{i:0{digits}d}{suffix}"

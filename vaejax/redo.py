@@ -6,7 +6,6 @@ gone, is drawn again with its key. The manifest says how it was inverted and wri
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 
 from vaejax import attributes, conditions, generate, latents, sequences, told
 from vaejax.checkpoint import Run
+from vaejax.export import names
 from vaejax.export.wav import LATENTS, MANIFEST
 from vaejax.latents import Plan
 from vaejax.priors import Prior
@@ -78,9 +78,7 @@ def read(path: Path, indices: Sequence[int]) -> Original:
         original = _starred(path, starred)
         return _chosen(original, indices) if indices else original
     rows = [starred] if isinstance(starred, dict) else _lines(path, text)
-    needed = ("index", "file", "run")
-    if not rows or not all(isinstance(r, dict) and all(k in r for k in needed) for r in rows):
-        raise ValueError(f"{path} is no manifest: its lines need {', '.join(needed)}")
+    _check(path, rows)
     original = Original(path, rows)
     return _chosen(original, indices) if indices else original
 
@@ -112,7 +110,7 @@ def plan(run: Run, original: Original, *, temperature: float | None, workdir: Pa
     if first.get("hold") is None:
         fades_in = first.get("morph") is not None and first.get("at") != "moving"
         form = sequences.path_form(run.config, stored.shape[1], fades_in=fades_in)
-    stems = [os.path.splitext(row["file"])[0] for row in original.rows]
+    stems = names.distinct([row["file"] for row in original.rows])
     return Plan(
         num=len(stored),
         stems=stems.__getitem__,
@@ -141,7 +139,7 @@ def _stored(run: Run, original: Original) -> np.ndarray | None:
     stored = latents.from_file(run, path, held=True).latents
     assert stored is not None
     rows = [row["latent_row"] for row in original.rows]
-    if max(rows) >= len(stored):
+    if not all(isinstance(row, int) and 0 <= row < len(stored) for row in rows):
         raise ValueError(f"{path} does not go with {original.path}: it holds {len(stored)} latents")
     return stored[rows]
 
@@ -202,26 +200,41 @@ def _has_latents(original: Original) -> bool:
 def _starred(path: Path, starred: dict[str, Any]) -> Original:
     """The sounds of a starred list, out of the manifest that it names."""
     try:
-        names = {int(sound["index"]): str(sound["file"]) for sound in starred["sounds"]}
+        files = {int(sound["index"]): str(sound["file"]) for sound in starred["sounds"]}
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is no starred list: its sounds need index and file") from None
-    if not names:
+    if not files:
         raise ValueError(f"{path} lists no sound: star some in the contact sheet first")
-    manifest = path.parent / str(starred.get("manifest") or MANIFEST)
+    manifest = path.parent / names.within(starred.get("manifest") or MANIFEST, path)
     if not manifest.is_file():
         raise FileNotFoundError(
             f"{path} lists sounds of {manifest}, which is not there: move the list into the folder "
             "of its sounds, or give --redo the manifest of that folder and --index"
         )
-    original = read(manifest, list(names))
+    original = read(manifest, list(files))
     for row in original.rows:
-        listed = (names[row["index"]], starred.get("run", row["run"]))
+        listed = (files[row["index"]], starred.get("run", row["run"]))
         if listed != (row["file"], row["run"]):
             raise ValueError(
                 f"{path} is not of {manifest}: sound {row['index']} is {listed[0]} of the run "
                 f"{listed[1]} in the one, {row['file']} of the run {row['run']} in the other"
             )
     return original
+
+
+def _check(path: Path, rows: list[Any]) -> None:
+    """Raises ValueError unless the lines are those of a manifest, and all of its names harmless."""
+    needed = {"index": int, "file": str, "run": str}
+    for number, row in enumerate(rows, 1):
+        right = isinstance(row, dict) and all(isinstance(row.get(k), needed[k]) for k in needed)
+        if not right or row["index"] < 0:
+            raise ValueError(
+                f"{path} is no manifest: its lines need {', '.join(needed)}, and line {number} "
+                "lacks one of them or has another kind of it"
+            )
+        names.within(row["file"], f"{path}, line {number},")
+    if not rows:
+        raise ValueError(f"{path} is no manifest: it holds no line")
 
 
 def _lines(path: Path, text: str) -> list[Any]:

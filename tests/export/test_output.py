@@ -27,6 +27,8 @@ def loaded(trained):
 def write(loaded):
     def write(out, num, **changes):
         plan = latents.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
+        if (folder := changes.pop("folder", None)) is not None:  # as --reconstruct has them
+            plan = plan._replace(stems=lambda i: f"{folder}/{i:05d}", each=[{}] * num)
         options = {"overwrite": False, "batch_size": 16, "rules": None}
         options |= {k: changes.pop(k) for k in options if k in changes}
         files = PLAIN._replace(**changes)
@@ -281,6 +283,53 @@ def test_what_is_missing_or_torn_is_made_again(write, killed, tmp_path):
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     write(tmp_path / "whole", 40)
     assert_same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"comm'])
+def test_what_ended_before_it_had_said_what_it_makes_is_begun_anew(write, tmp_path, torn):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / UNDER_WAY[2]).write_bytes(torn)
+    write(tmp_path / "out", 4)
+    write(tmp_path / "whole", 4)
+    assert_same(tmp_path / "out", tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "lost", [("manifest.jsonl", *UNDER_WAY[:2]), UNDER_WAY[:1], UNDER_WAY[1:2]]
+)
+def test_lists_that_were_not_there_yet_are_made(write, killed, tmp_path, lost):
+    out = tmp_path / "out"
+    killed(out, 20, 0)
+    for name in lost:
+        (out / name).unlink()
+    write(out, 20)
+    write(tmp_path / "whole", 20)
+    assert_same(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_half_a_sound_in_a_subfolder_is_removed_too(write, full_disk, tmp_path, overwrite):
+    out = tmp_path / "out"
+    full_disk(7)
+    with pytest.raises(WriteError):
+        write(out, 20, folder="sub")
+    full_disk(1000)
+    (out / "sub/.vaejax-partial-17-4").write_bytes(b"half a sound")
+    write(out, 20, folder="sub", overwrite=overwrite, **({"dither": "none"} if overwrite else {}))
+    assert names(out / "sub") == [f"{i:05d}.wav" for i in range(20)]
+
+
+@pytest.mark.parametrize("file", ["../mine.txt", "link/mine.txt"])
+def test_a_manifest_that_names_a_file_elsewhere_is_not_gone_on_with(write, killed, tmp_path, file):
+    out = tmp_path / "out"
+    killed(out, 40, 20)
+    (tmp_path / "mine.txt").touch()  # a file without content is made again, as after a power cut
+    (out / "link").symlink_to(tmp_path)
+    with (out / "manifest.jsonl").open("a") as manifest:
+        manifest.write(json.dumps({"index": 32, "file": file}) + "\n")
+    with pytest.raises(WriteError, match=rf"manifest\.jsonl names the file '{file}'"):
+        write(out, 40)
+    assert (tmp_path / "mine.txt").exists()
 
 
 def test_chosen_sounds_go_on_with_the_same_choice(write, killed, tmp_path):

@@ -35,6 +35,12 @@ def test_holds_what_was_asked_for_sounds_stored_texts_deflated(folder):
     assert [p.name for p in folder.parent.iterdir() if p.name.startswith(".")] == []
 
 
+def test_entries_are_portable_whatever_the_folder_is_called(folder):
+    odd = folder.rename(folder.with_name("a\\b: CON."))
+    with zipfile.ZipFile(pack.pack(odd, NAMES)) as archive:
+        assert archive.namelist() == [f"a-b- CON/{name}" for name in NAMES]
+
+
 def test_same_folder_same_bytes(folder):
     first = pack.pack(folder, NAMES).read_bytes()
     time.sleep(0.01)

@@ -133,6 +133,11 @@ def test_loops_and_names_with_spaces_survive():
     assert (region["loop_start"], region["loop_end"]) == ("100", "4099")
 
 
+@pytest.mark.parametrize(("label", "name"), [("CON", "CON_"), ("nul", "nul_"), ("COM1 ", "COM1_")])
+def test_instruments_have_names_that_windows_takes(label, name):
+    assert list(sfz.instruments([row("a.wav", heard=60.0, label=label)])) == [name]
+
+
 def test_labels_that_become_alike_keep_instruments_of_their_own():
     rows = [row("a.wav", 60, label="a/b"), row("b.wav", 60, label="A-B"), row("c.wav", label="")]
     made = sfz.instruments(rows)

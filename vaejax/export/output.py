@@ -27,7 +27,7 @@ from vaejax import conditions, generate, hosts, interrupts, priors, sequences, s
 from vaejax.checkpoint import Run
 from vaejax.cli import Interrupted
 from vaejax.curation import Curation, Rules
-from vaejax.export import pack, sfz, unfinished
+from vaejax.export import names, pack, sfz, unfinished
 from vaejax.export.files import Files
 from vaejax.export.manifest import Lines, file_name, origin
 from vaejax.export.mastering import Level, Mastered, Mastering, master
@@ -180,6 +180,11 @@ def _begin(
     if folder.goes_on or overwrite:
         clean(out, ("*.sfz", MANIFEST))
         pack.clean(out)
+    # Only these have subfolders.
+    subfolders = {os.path.dirname(name(i)) for i in range(plan.num if plan.each else 0)} - {""}
+    for subfolder in subfolders:
+        if not names.stays_in(out, f"{subfolder}/sound"):
+            raise WriteError(f"{out / subfolder} is a link out of {out}; choose another --out")
     if files.archive:
         pack.check_archive(out, overwrite=overwrite or folder.goes_on)
     if folder.goes_on:
@@ -201,9 +206,8 @@ def _begin(
             instruments=files.sfz,
         )
         folder.begin()
-    if plan.each:  # only these have subfolders
-        for subfolder in {os.path.dirname(name(i)) for i in range(plan.num)} - {""}:
-            (out / subfolder).mkdir(parents=True, exist_ok=True)
+    for subfolder in subfolders:
+        (out / subfolder).mkdir(parents=True, exist_ok=True)
     return begun
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vaejax import files
+from vaejax.export.names import portable
 from vaejax.export.wav import WriteError, explain_write_error
 
 # Stands at the end of an archive, and marks it as ours to replace.
@@ -87,7 +88,7 @@ def pack(out: Path, names: Iterable[str]) -> Path:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             archive.comment = ZIP_MARK
             for name in names:
-                about = zipfile.ZipInfo(f"{out.name}/{name}", DATE)
+                about = zipfile.ZipInfo(portable(f"{out.name}/{name}"), DATE)
                 about.external_attr = 0o644 << 16
                 stored = name.lower().endswith(STORED)
                 about.compress_type = zipfile.ZIP_STORED if stored else zipfile.ZIP_DEFLATED

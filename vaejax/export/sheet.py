@@ -28,6 +28,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from vaejax.export.names import readable
 from vaejax.export.wav import MANIFEST, PARTIAL_PREFIX, SHEET, SHEET_MARK, explain_write_error
 from vaejax.picture import COLORS
 
@@ -90,7 +91,7 @@ class SheetWriter:
         self._counts: list[int] = []  # sounds on each page
         self._map = np.array([[math.inf, -math.inf], [math.inf, -math.inf]])
         self._first_row: dict[str, Any] = {}
-        values = {"TITLE": html.escape(title), "MARK": SHEET_MARK}
+        values = {"TITLE": html.escape(readable(title)), "MARK": SHEET_MARK}
         template = resources.files("vaejax.export").joinpath("sheet.html").read_text("utf-8")
         before, self._after = template.split("{{DATA}}\n")
         self._before = _fill(before, values).encode()

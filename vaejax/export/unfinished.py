@@ -27,6 +27,7 @@ from vaejax import config as configs
 from vaejax.checkpoint import Run
 from vaejax.curation import Rules
 from vaejax.export.files import Files
+from vaejax.export.names import stays_in
 from vaejax.export.wav import (
     LATENTS,
     MANIFEST,
@@ -103,20 +104,22 @@ class Folder:
           WriteError: another process is writing to it.
         """
         self.out, self.command = out, command
-        self._mark: IO[str] | None = None
+        self._mark: IO[bytes] | None = None
         self.holds_other = False
         """Whether it holds an unfinished run of another command."""
         self.goes_on = False
         """Whether it holds one of this command."""
         if not (out / MARK).is_file():
             return
-        self._lock("r")
+        self._lock("rb")
+        assert self._mark is not None
         try:
-            assert self._mark is not None
-            self.goes_on = json.load(self._mark)["command"] == command
+            made = json.load(self._mark)["command"]
         except (ValueError, KeyError, TypeError):
-            pass
-        self.holds_other = not self.goes_on
+            # Ended while it wrote this, which comes before everything else.
+            self.close()
+            return
+        self.goes_on, self.holds_other = made == command, made != command
         if self.holds_other:
             self.close()
 
@@ -127,13 +130,11 @@ class Folder:
           WriteError: it cannot be written.
         """
         try:
-            self._lock("w")
+            self._lock("wb")
             assert self._mark is not None
-            json.dump({"command": self.command}, self._mark)
-            self._mark.flush()
-            (self.out / MANIFEST).touch()
-            (self.out / PICTURES).touch()
-            (self.out / PARTIAL_LATENTS).touch()
+            self._mark.write(json.dumps({"command": self.command}).encode())
+            for name in (MANIFEST, PICTURES, PARTIAL_LATENTS):
+                (self.out / name).touch()
         except OSError as error:
             raise explain_write_error(self.out / MARK, error) from error
 
@@ -147,31 +148,39 @@ class Folder:
         """
         out = self.out
         try:
-            for path in out.glob(f"{PARTIAL_PREFIX}*"):
-                if path.name not in (MARK, PICTURES, PARTIAL_LATENTS):
-                    path.unlink()
+            _remove_partial(out)
             for path in out.glob("*.sfz"):
                 with path.open("rb") as file:
                     ours = file.readline().strip() == SFZ_MARK.encode()
                 if ours:
                     path.unlink()
             # After Ctrl-C, what was made until then had got its name.
-            if not (out / PARTIAL_LATENTS).exists():
+            if not (out / PARTIAL_LATENTS).exists() and (out / LATENTS).exists():
                 os.replace(out / LATENTS, out / PARTIAL_LATENTS)
+            for name in (MANIFEST, PICTURES, PARTIAL_LATENTS):
+                (out / name).touch()  # the end may have come before they were there
             row = 4 * latent_dim
             most = min(
                 (_size(out / PARTIAL_LATENTS) - latents_start) // row,
                 _size(out / PICTURES) // PICTURE.itemsize,
             )
             num, end, later = 0, 0, []
+            subfolders = set()
             with open(out / MANIFEST, "rb") as manifest:
                 whole = True
                 for line in manifest:
                     try:
                         about = json.loads(line)
                         name, index = about["file"], about["index"]
+                        harmless = stays_in(out, name)
                     except (ValueError, KeyError, TypeError):
                         break  # cut off by the kill
+                    if not harmless:
+                        raise WriteError(
+                            f"{out / MANIFEST} names the file {name!r}, which leads out of its "
+                            "folder; choose another --out"
+                        )
+                    subfolders.add((out / name).parent)
                     there = _size(out / name) > 0
                     whole = whole and there and index == num < most
                     if whole:
@@ -181,6 +190,8 @@ class Folder:
                     else:
                         # Where the power went, a file may have got its name but not its samples.
                         (out / name).unlink(missing_ok=True)
+            for subfolder in subfolders - {out}:
+                _remove_partial(subfolder)
             os.truncate(out / MANIFEST, end)
             os.truncate(out / PICTURES, num * PICTURE.itemsize)
             os.truncate(out / PARTIAL_LATENTS, latents_start + num * row)
@@ -201,7 +212,7 @@ class Folder:
             self._mark = None
 
     def _lock(self, mode: str) -> None:
-        self._mark = open(self.out / MARK, mode, encoding="ascii")  # noqa: SIM115
+        self._mark = open(self.out / MARK, mode, buffering=0)  # noqa: SIM115
         try:
             import fcntl
         except ImportError:  # Windows
@@ -228,6 +239,13 @@ def listed(out: Path) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
             if not lines:
                 return
             yield lines, np.frombuffer(pictures.read(len(lines) * PICTURE.itemsize), PICTURE)
+
+
+def _remove_partial(folder: Path) -> None:
+    """Removes the files of a folder that have not got their names."""
+    for path in folder.glob(f"{PARTIAL_PREFIX}*"):
+        if path.name not in (MARK, PICTURES, PARTIAL_LATENTS):
+            path.unlink()
 
 
 def _size(path: Path) -> int:

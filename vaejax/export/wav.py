@@ -26,6 +26,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import soundfile
 
+from vaejax.export.names import stays_in
+
 SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 SOUND_SUFFIXES = (".wav", ".flac")
 MANIFEST, LATENTS, SHEET = "manifest.jsonl", "latents.npy", "index.html"
@@ -489,12 +491,12 @@ def _files_of_earlier_run(out: Path) -> Iterator[Path]:
         return
     yield out / MANIFEST
     yield out / LATENTS
-    root = out.resolve()
+    for folder in {os.path.dirname(name) for name in names if stays_in(out, name)} - {""}:
+        yield from (out / folder).glob(f"{PARTIAL_PREFIX}*")
     for name in names:
         path = out / name
         # A manifest is only text: it must not make us delete outside the folder, or other things.
-        inside = path.parent.resolve().is_relative_to(root) and ".." not in path.parts
-        if inside and path.suffix.lower() in SOUND_SUFFIXES and path.is_file():
+        if stays_in(out, name) and path.suffix.lower() in SOUND_SUFFIXES and path.is_file():
             yield path
 
 

@@ -1,0 +1,4 @@
+"""Whether anything is lost, hangs or crashes: kills, failing writes, damaged files, signals.
+
+python -m benchmarks.trust
+"""
