@@ -12,6 +12,7 @@ The same command goes on where it was stopped, by --minutes or otherwise; with a
 are written to benchmarks/results/. Exit code 1 if anything was wrong.
 """
 
+import signal
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -58,6 +59,11 @@ class Options:
 
 def main(options: Options) -> None:
     """Tries it all and records the figures."""
+    # What a shell starts in the background ignores SIGINT, under nohup SIGHUP, and so would every
+    # program that is started here until it says otherwise.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = options.folder.resolve()
     with (folder / "lock").open("w") as lock:
