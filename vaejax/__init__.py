@@ -7,10 +7,11 @@
 - Every setting with its default: `vaejax.config`.
 """
 
-import os
-from typing import TYPE_CHECKING
-
+# Not that of `typing`, whose import takes long: a signal is to find the scripts' handlers in place.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import os
+
     from vaejax.synthesizer import Synthesizer
 
 

@@ -6,11 +6,10 @@ written meanwhile is whole or not there. While there is something to save, `Requ
 signal instead.
 """
 
-import contextlib
+# As little as can be: until the handlers are in place, Python answers a signal with a traceback.
 import os
 import signal
 import sys
-from typing import Any
 
 INTERRUPTED = 130
 # A closed terminal sends the last one; Windows has none.
@@ -59,15 +58,17 @@ class Requests:
         _say(b"\nstopping after this step; once more to stop without saving\n")
 
 
-def _install(handler: Any) -> dict[int, Any]:
+def _install(handler) -> dict:
     """Sets the handler of all signals; those of before."""
     before = {}
     for number in SIGNALS:
         # nohup has the closed terminal ignored.
         if number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN:
             continue
-        with contextlib.suppress(ValueError):  # not in the main thread
+        try:
             before[number] = signal.signal(number, handler)
+        except ValueError:  # not in the main thread
+            continue
     return before
 
 
@@ -80,13 +81,17 @@ def _raise(number, frame) -> None:
 def _end(number, frame) -> None:
     # Not imported here: it may be just half-way through its import.
     for name in list(getattr(sys.modules.get("vaejax.files"), "unfinished", ())):
-        with contextlib.suppress(OSError):
+        try:
             os.unlink(name)
+        except OSError:
+            continue
     _say(b"\ninterrupted\n")
     os._exit(INTERRUPTED)
 
 
 def _say(text: bytes) -> None:
     # Not print: the bar may be writing to the same stream just now. The terminal may be gone.
-    with contextlib.suppress(OSError):
+    try:  # noqa: SIM105
         os.write(2, text)
+    except OSError:
+        pass

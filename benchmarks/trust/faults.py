@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 from pathlib import Path
 from typing import NamedTuple
@@ -139,13 +140,19 @@ def signals(
 
 
 def _outcome(ended: Ended, number: signal.Signals, after: float) -> str:
-    """`one line`, `finished` (before the signal came), `Python's start` (before the first line of
-    the program, which it takes to change what Python does of a signal), or `wrong`."""
+    """`one line`, `finished` (before the signal came), `Python's start`, or `wrong`.
+
+    Until the program has said what a signal does, which it does first of all, Python ends by
+    itself: by the signal, or with a traceback of its own modules, or of a line up to that one.
+    """
     lines = [line for line in ended.said.splitlines() if "interrupted" in line]
-    if ended.code == 130 and len(lines) == 1 and "Traceback" not in ended.said and not ended.hung:
+    if ended.hung:
+        return "wrong"
+    if ended.code == 130 and len(lines) == 1 and "Traceback" not in ended.said:
         return "one line"
     if ended.code == 0 and ended.seconds < after + AT_ONCE:
         return "finished"
-    own = any(f'{name}", line' in ended.said for name in ("train.py", "sample.py", "vaejax"))
-    early = ended.code == -number or (number == signal.SIGINT and ended.code == 130)
-    return "Python's start" if early and not own and not ended.hung else "wrong"
+    by_itself = ended.code == -number or "init_import_site" in ended.said
+    own = re.findall(r'File "(?:.*/)?((?:train|sample)\.py|vaejax/[^"]+)", line', ended.said)
+    first = {"train.py", "sample.py", "vaejax/__init__.py", "vaejax/interrupts.py"}
+    return "Python's start" if by_itself and set(own) <= first else "wrong"

@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def files(home: Path, cases: Cases, num: int) -> None:
             len(names),
             trouble,
             used=len(result["used"]),
-            reasons=sorted({reason.split("(")[0].strip() for reason in reasons.values()}),
+            reasons=sorted({re.sub(r"\d[\d,.]*", "N", reason) for reason in reasons.values()}),
             memory_mb=round(result["memory_mb"]),
         )
 
