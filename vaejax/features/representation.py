@@ -56,6 +56,13 @@ def recovery_start(config: Config) -> tuple[str, int]:
     return method, iterations
 
 
+# Bins that `pghi` walks within a frame. A model's magnitudes are smooth where those of a noise are
+# not: a long walk gives all of a broad spectrum one phase, which is a click at the centre of the
+# frame in which it rises. Of 86 drums of kits that a model had not heard a third had their peak
+# there with walks of 12 bins, an eighth of them with 2; the mel spectrum is as near.
+REACH = 2
+
+
 def recovered(magnitude, num_samples: int, config: Config):
     """A waveform [num_samples] of an STFT magnitude in units of a full-scale sine, its phase
     recovered as `config.sound` says; and the spectral convergence, [] dB."""
@@ -63,7 +70,12 @@ def recovered(magnitude, num_samples: int, config: Config):
     method, iterations = recovery_start(config)
     magnitude = magnitude * (config.features.n_fft / 4.0)
     waveform = phase.invert(
-        magnitude, method=method, num_iters=iterations, length=num_samples, **sizes
+        magnitude,
+        method=method,
+        num_iters=iterations,
+        length=num_samples,
+        reach=REACH,
+        **sizes,
     )
     return waveform, phase.spectral_convergence_db(waveform, magnitude, **sizes)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from vaejax.signal import spectrum
 from vaejax.signal.phase_start import (
+    DEFAULT_REACH,
     check_magnitude,
     derivative_phase,
     onset_phase,
@@ -233,6 +234,7 @@ def invert(
     relaxation: float = DEFAULT_RELAXATION,
     target_db: float = -20.0,
     window: Window = "hann",
+    reach: int | None = DEFAULT_REACH,
 ) -> jax.Array:
     """Waveform from magnitude by a start named in `METHODS` and `griffin_lim` iterations.
 
@@ -244,6 +246,7 @@ def invert(
       num_iters: iterations after the start; None asks `choose`.
       n_fft, hop_length, length, momentum, relaxation, window: as in `griffin_lim`.
       target_db: spectral convergence wanted, used where `choose` is asked.
+      reach: of `pghi_phase`; other starts have none.
     Returns:
       float32 `[length]`.
     Raises:
@@ -256,7 +259,8 @@ def invert(
     start = METHODS[method]
     assert start is not None
     sizes: dict[str, Any] = {"n_fft": n_fft, "hop_length": hop_length, "window": window}
-    phase = start(magnitude, first=onset_phase(magnitude, **sizes), **sizes)
+    own: dict[str, Any] = {"reach": reach} if start is pghi_phase else {}
+    phase = start(magnitude, first=onset_phase(magnitude, **sizes), **own, **sizes)
     return griffin_lim(
         None,
         magnitude,
