@@ -68,7 +68,7 @@ def kills(made: Program, home: Path, known: Reference, cases: Cases, num: int) -
     """
     part = f"{made.name} kills"
     while cases.count(part) < num and cases.goes_on():
-        draw = random.Random(f"{cases.seed}/{part}/{cases.count(part)}")
+        draw = random.Random(f"{cases.seed}/{part}/{len(cases.of(part))}")
         program.fresh(home)
         done: list[str] = []
         trouble: list[str] = []
