@@ -128,7 +128,7 @@ def _train(
     print(f"run folder {workdir} · {sharding.describe()}", flush=True)
 
     # Sounds.
-    dataset = hosts.first_then_others(lambda: sounds.load(config))
+    dataset = hosts.first_then_others(lambda: sounds.load(config, sounds.labels_of(workdir)))
     print(sounds.report(dataset), flush=True)
     hosts.check_same("the sounds", dataset.corpus.fingerprint, "give each the same --data")
     hosts.on_first(lambda: _advise(dataset, preset, config, workdir))
@@ -305,7 +305,7 @@ def _train_members(members: list[Member], workdir: Path) -> None:
     from vaejax.data import sounds
 
     _print_device(workdir)
-    dataset = sounds.load(config)
+    dataset = sounds.load(config, sounds.labels_of(members[0].workdir))
     print(sounds.report(dataset), flush=True)
     for member in members:
         run_folder.begin(member.config, member.workdir, dataset)

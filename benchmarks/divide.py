@@ -49,7 +49,7 @@ def listed(folders: Sequence[Path], *, by: By = "hash", pattern: str = "") -> li
     found = []
     used: Counter[str] = Counter()
     for folder in folders:
-        paths, _ = files.find_files(folder)
+        paths = files.find_files(folder).sounds
         root = Path(folder).expanduser()
         # Two sources of one name are told apart.
         source = root.resolve().name

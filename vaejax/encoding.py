@@ -9,12 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soundfile
 
 from vaejax import conditions, generate
 from vaejax.checkpoint import Run
 from vaejax.config import Config
-from vaejax.data import files
+from vaejax.data import conditioning, decoding, files, quiet
 from vaejax.training import raw_clip
 
 
@@ -78,15 +77,16 @@ def read(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
       UnusableSound: it is not usable; says why, without its name.
     """
     data = run.config.data
-    waveform = files.decode(path, sample_rate=data.sample_rate)
-    pcm, length = files.condition(
-        waveform,
-        sample_rate=data.sample_rate,
-        trim_db=data.trim_db,
-        num_samples=data.num_samples,
-    )
-    changes = []
-    if (rate := soundfile.info(path).samplerate) != data.sample_rate:
+    with quiet.decoders():
+        waveform = decoding.read(path, sample_rate=data.sample_rate)
+        pcm, length, notes = conditioning.condition(
+            waveform,
+            sample_rate=data.sample_rate,
+            trim_db=data.trim_db,
+            num_samples=data.num_samples,
+        )
+    changes = list(notes)
+    if (rate := waveform.file_rate) != data.sample_rate:
         changes.append(f"resampled from {rate} to {data.sample_rate} Hz")
     # Some milliseconds come and go with the trim and with resampling.
     if abs(length - data.num_samples) > 5e-3 * data.sample_rate:

@@ -4,6 +4,7 @@ Drawing from the prior, from the region of one label and around one sound are th
 another density; morphs, reconstructions and latents from a file are lists of latents.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from vaejax import encoding, generate, models, paths, priors, sequences
 from vaejax.checkpoint import Posteriors, Run
 from vaejax.data import files
-from vaejax.export.names import distinct, portable
+from vaejax.export.names import distinct, portable, readable
 from vaejax.matching import make_match
 from vaejax.priors import Mixture, Prior, Windows
 from vaejax.sequences import CLIP, Form
@@ -287,9 +288,12 @@ def reconstruct(run: Run, path: Path) -> Plan:
       FileNotFoundError: no such file or folder.
       ValueError: no usable sound in it.
     """
+    left_out: Counter[str] = Counter()
     if path.is_dir():
-        sounds, _ = files.find_files(path)
-        root = path
+        found = files.find_files(path)
+        sounds, root = found.sounds, path
+        left_out.update(map(files.reason_not_sound, found.others))
+        left_out.update(found.passed_over)
     else:
         if not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
@@ -306,20 +310,25 @@ def reconstruct(run: Run, path: Path) -> Plan:
             some = sounds[start : start + chunk]
             waveforms = []
             for sound, result in zip(some, pool.map(try_read, some), strict=True):
-                name = sound.relative_to(root).as_posix()
+                name = readable(sound.relative_to(root).as_posix())
                 if isinstance(result, files.UnusableSound):
                     tqdm.write(f"left out {name}: {result}")
+                    left_out[str(result)] += 1
                     continue
                 waveform, changes = result
                 waveforms.append(waveform)
                 names.append(name)
-                changed.update(change.split()[0] for change in changes)
+                # What follows differs from sound to sound.
+                changed.update(re.split(r" from | \(", change)[0] for change in changes)
             if waveforms:
                 filled = np.zeros((chunk, run.config.data.num_samples), np.float32)
                 filled[: len(waveforms)] = waveforms
                 # Not waited for: the next files are read meanwhile.
                 means.append(encode(filled)[0][: len(waveforms)])
             bar.update(len(some))
+    if left_out:
+        listed = "; ".join(f"{num} {reason}" for reason, num in left_out.most_common())
+        print(f"not read, by reason: {listed}", file=sys.stderr)
     if not names:
         raise ValueError(f"no usable sound in {path}")
     if changed:

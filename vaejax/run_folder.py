@@ -146,12 +146,12 @@ def begin(config: Config, workdir: Path, dataset) -> None:
     Raises:
       ValueError: the sounds are others than the run began with.
     """
-    fingerprint = dataset.corpus.fingerprint
+    corpus = dataset.corpus
     data, path = workdir / "data.json", workdir / "config.json"
-    if data.exists() and (old := read_data(workdir)["fingerprint"]) != fingerprint:
+    if data.exists() and not corpus.is_same(old := read_data(workdir)["fingerprint"]):
         raise ValueError(
             f"the sounds have changed since the run in {workdir} began (fingerprint was {old}, is "
-            f"{fingerprint}); choose another --workdir to train on them as they are now"
+            f"{corpus.fingerprint}); choose another --workdir to train on them as they are now"
         )
     if not path.exists() or path.read_text() != configs.to_json(config):
         files.write_text(path, configs.to_json(config))

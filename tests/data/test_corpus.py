@@ -14,9 +14,11 @@ import pytest
 import soundfile
 
 import vaejax.data
-from vaejax.data import cache, corpus, files, pack
+from vaejax.data import cache, conditioning, corpus, decoding, files, pack
 from vaejax.data.__main__ import main
 from vaejax.data.corpus import load_folder, load_synth, summary
+from vaejax.data.labels import of_folders
+from vaejax.export.names import readable
 
 RATE = 8_000
 SETTINGS = {"sample_rate": RATE, "pack_samples": 1000, "trim_db": -60.0}
@@ -52,13 +54,13 @@ def load(tmp_path):
 def decoded(monkeypatch):
     """The names of the files decoded so far."""
     names: list[str] = []
-    decode = files.decode
+    read = decoding.read
 
     def record(path, **kwargs):
         names.append(path.name)
-        return decode(path, **kwargs)
+        return read(path, **kwargs)
 
-    monkeypatch.setattr(files, "decode", record)
+    monkeypatch.setattr(decoding, "read", record)
     return names
 
 
@@ -96,9 +98,9 @@ def test_clips_are_the_conditioned_files_and_hashes_are_of_their_bytes(folder, l
     assert loaded.clips.dtype == np.int16
     assert not loaded.clips.flags.writeable
     for name, clip, digest in zip(loaded.names, loaded.clips, loaded.hashes, strict=True):
-        waveform = files.decode(folder / name, sample_rate=RATE)
-        pcm, _ = files.condition(waveform, sample_rate=RATE, trim_db=-60, num_samples=1000)
-        np.testing.assert_array_equal(clip, pcm)
+        waveform = decoding.read(folder / name, sample_rate=RATE)
+        made = conditioning.condition(waveform, sample_rate=RATE, trim_db=-60, num_samples=1000)
+        np.testing.assert_array_equal(clip, made.pcm)
         content = (folder / name).read_bytes()
         assert digest == hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -127,8 +129,10 @@ def test_same_stems_and_odd_names_are_all_kept(tmp_path, load):
         pass
     for name in names:
         write(tmp_path / "odd" / name)
-    assert load(tmp_path / "odd").names == sorted(names)
-    assert load(tmp_path / "odd").names == sorted(names)  # through the cache as well
+    # In the order of the names on disk, and such that they can be shown.
+    expected = [readable(name) for name in sorted(names)]
+    assert load(tmp_path / "odd").names == expected
+    assert load(tmp_path / "odd").names == expected  # through the cache as well
 
 
 def test_a_folder_without_a_usable_file_loads_as_empty(tmp_path, load):
@@ -184,8 +188,8 @@ def test_a_second_start_opens_no_sound(folder, load, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("a sound was opened")
 
-    monkeypatch.setattr(files, "decode", fail)
-    monkeypatch.setattr(files, "condition", fail)
+    monkeypatch.setattr(decoding, "read", fail)
+    monkeypatch.setattr(conditioning, "condition", fail)
     monkeypatch.setattr(hashlib, "file_digest", fail)
     assert_equal(load(folder), first)
 
@@ -220,15 +224,15 @@ def test_a_new_file_that_is_no_sound_is_noticed_without_decoding(folder, load, d
 
 
 def test_a_withheld_file_is_tried_again(folder, load, monkeypatch):
-    decode = files.decode
+    read = decoding.read
 
     def withhold(path, **kwargs):
         if path.name == "top.wav":
             raise files.UnreadableFile("cannot be read (Permission denied)")
-        return decode(path, **kwargs)
+        return read(path, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "decode", withhold)
+        patched.setattr(decoding, "read", withhold)
         assert len(load(folder)) == 3
     assert len(load(folder)) == 4
 
@@ -249,6 +253,71 @@ def test_the_fingerprint_follows_the_content_not_the_place(folder, load, tmp_pat
     assert load(moved).fingerprint == first
     write(moved / "top.wav", hz=123)
     assert load(moved).fingerprint != first
+
+
+def test_a_folder_with_another_name_has_the_same_fingerprint(folder, load, tmp_path):
+    first = load(folder)
+    renamed = shutil.copytree(folder, tmp_path / "renamed")
+    again = load(renamed)
+    assert again.fingerprint == first.fingerprint
+    assert first.labels[-1], again.labels[-1] == ("sounds", "renamed")
+
+
+def test_the_fingerprint_of_an_earlier_version_is_known(folder, load):
+    loaded = load(folder)
+    parents = ["kick", "deep", "snare", "sounds"]
+    content = json.dumps([1, SETTINGS, loaded.names, parents, loaded.hashes])
+    assert loaded.is_same(hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
+    assert loaded.is_same(loaded.fingerprint)
+    assert not loaded.is_same("another")
+
+
+def test_labels_tell_folders_apart(folder, load):
+    write(folder / "deep/kick/c.wav", hz=50)
+    assert load(folder).labels == ["deep/kick", "kick", "deep", "snare", "sounds"]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["a.wav", "b.wav"], ["top", "top"]),
+        (["k/a.wav", "s/a.wav", "a.wav"], ["k", "s", "top"]),
+        (["k/x/a.wav", "s/x/a.wav", "x/a.wav"], ["k/x", "s/x", "x"]),
+        (["top/a.wav", "a.wav"], ["top", "top/top"]),
+        (["a/m/x/1.wav", "b/m/x/1.wav"], ["a/m/x", "b/m/x"]),
+    ],
+)
+def test_a_label_is_the_shortest_end_of_a_path_that_no_other_folder_has(names, labels):
+    assert of_folders(names, "top") == labels
+
+
+def test_flipped_bytes_among_the_samples_are_noticed(folder, load, tmp_path):
+    first = load(folder)
+    expected = np.array(first.clips)
+    (path,) = (tmp_path / "cache").glob("*/clips-*")
+    content = bytearray(path.read_bytes())
+    content[-700:-636] = bytes(64)
+    status = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    np.testing.assert_array_equal(load(folder).clips, expected)
+
+
+def test_any_fault_of_one_file_is_that_files_rejection(folder, load, monkeypatch):
+    read = decoding.read
+
+    def fail(path, **kwargs):
+        if path.name == "top.wav":
+            raise RuntimeError("out of luck")
+        return read(path, **kwargs)
+
+    monkeypatch.setattr(decoding, "read", fail)
+    loaded = load(folder)
+    assert len(loaded) == 3
+    assert loaded.rejected[-1] == {
+        "file": "top.wav",
+        "reason": "cannot be decoded (RuntimeError: out of luck)",
+    }
 
 
 def truncate(path):
@@ -283,7 +352,7 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_works(folder, load
         def interrupt(*args, **kwargs):
             raise KeyboardInterrupt
 
-        patched.setattr(files, "condition", interrupt)
+        patched.setattr(conditioning, "condition", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load(folder)
     assert cache_files(tmp_path) == ["lock"]
@@ -308,7 +377,7 @@ def killed_after(load, monkeypatch):
     """Builds the pack of a folder until a number of files were decoded; the kill comes then."""
 
     def build(folder, num):
-        left, condition = [num], files.condition
+        left, condition = [num], conditioning.condition
 
         def die(*args, **kwargs):
             if not left[0]:
@@ -317,7 +386,7 @@ def killed_after(load, monkeypatch):
             return condition(*args, **kwargs)
 
         with monkeypatch.context() as patched:
-            patched.setattr(files, "condition", die)
+            patched.setattr(conditioning, "condition", die)
             with pytest.raises(KeyboardInterrupt):
                 load(folder, num_workers=1)
 

@@ -1,6 +1,7 @@
 """From a config to the two parts of a set, and what the screen says of it."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -88,9 +89,52 @@ def test_report_counts_sounds_folders_and_rejected_files(settings, tmp_path):
     assert f"20 sounds in 2 folders from {tmp_path / 'set'}" in report
     assert f"{20 - held_out} to train on, {held_out} held out" in report
     assert "7 files rejected" in report
-    assert "bad0.wav: " in report
-    assert "bad5.wav" not in report
-    assert report.endswith("and 2 more")
+    assert report.endswith(
+        "7 not audio (no known format inside): bad0.wav, bad1.wav, bad2.wav and 4 more"
+    )
+
+
+def test_report_counts_all_that_is_left_out_by_reason(settings, tmp_path):
+    root = tmp_path / "set"
+    for i in range(20):
+        (root / f"{i}.wav.asd").touch()
+        (root / f"{i}.txt").touch()
+    (root / "._x.wav").touch()
+    (root / ".x.wav.icloud").touch()
+    soundfile.write(root / "silent.wav", np.zeros(100), 8000)
+    times = np.arange(4000) / 8000
+    soundfile.write(
+        root / "shifted.wav", 0.5 * np.exp(-8 * times) * np.sin(999 * times) + 0.2, 8000
+    )
+    loaded = sounds.load(settings)
+    lines = sounds.report(loaded).splitlines()[1:]
+    assert lines == [
+        "22 files rejected (all are listed in data.json):",
+        "  1 in iCloud only; download it: .x.wav.icloud",
+        "  1 all silence: silent.wav",
+        "  20 not an audio file (.txt): 0.txt, 1.txt, 10.txt and 17 more",
+        "remarks on sounds that are used (all are in data.json):",
+        "  1 a constant offset was taken off: shifted.wav",
+        "passed over: 21 companions of other programs (1 ._*, 20 .asd)",
+    ]
+    assert loaded.listing["notes"] == [
+        {"file": "shifted.wav", "note": "a constant offset was taken off (0.2)"}
+    ]
+    assert loaded.listing["passed_over"] == {"._*": 1, ".asd": 20}
+
+
+def test_sounds_keep_the_labels_that_a_run_began_with(settings, tmp_path):
+    first = sounds.load(settings)
+    both = zip(first.corpus.names, first.corpus.labels, strict=True)
+    labels = {name: f"old {label}" for name, label in both}
+    (tmp_path / "run").mkdir()
+    rows = [{"file": name, "label": label} for name, label in labels.items()]
+    (tmp_path / "run/data.json").write_text(json.dumps({"files": rows}))
+    assert sounds.labels_of(tmp_path / "run") == labels
+    again = sounds.load(settings, sounds.labels_of(tmp_path / "run"))
+    assert again.corpus.labels == list(labels.values())
+    assert {row["label"] for row in again.listing["files"]} == set(labels.values())
+    assert sounds.labels_of(tmp_path / "nowhere") == {}
 
 
 def test_report_of_a_clean_set_is_one_line(settings):

@@ -93,7 +93,7 @@ def cached(
                 state=state,
                 begun=begun if goes_on else None,
             )
-            written = pack.load(directory, settings)
+            written = pack.load(directory, settings, check=False)
             assert written is not None, f"{directory} changed while it was written"
             if locked:
                 # Left by builders that were killed, and packs that no index names any more.
@@ -155,11 +155,13 @@ def _known(stored: Stored | None, state: dict[str, Any]) -> dict[str, Item]:
     if stored is None or "stats" not in state:
         return {}
     corpus = stored.corpus
-    rows = zip(corpus.names, corpus.labels, corpus.clips, corpus.lengths.tolist(), strict=True)
+    rows = zip(corpus.names, corpus.clips, corpus.lengths.tolist(), corpus.hashes, strict=True)
     found = [
-        Item(name, label=label, pcm=clip, length=length, digest=digest)
-        for (name, label, clip, length), digest in zip(rows, corpus.hashes, strict=True)
+        Item(name, pcm=clip, length=length, digest=digest) for name, clip, length, digest in rows
     ]
+    items = {item.name: item for item in found}
+    for noted in corpus.notes:
+        items[noted["file"]].notes.append(noted["note"])
     found += [Item(item["file"], reason=item["reason"]) for item in corpus.rejected]
     old, new = stored.state["stats"], state["stats"]
     retry = set(stored.unreadable)

@@ -1,6 +1,7 @@
 """A folder of sounds, or the built-in set -> packed int16 clips, from the cache where they are."""
 
 import ast
+import dataclasses
 import hashlib
 import math
 import os
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vaejax.data import files
+from vaejax.data import conditioning, decoding, files, labels, pack, quiet
 from vaejax.data.cache import cached
 from vaejax.data.pack import Corpus, Item, blake2b
+from vaejax.export.names import readable
 
 # Clips finished but not yet written, per worker: keeps the workers busy behind a slow file.
 IN_FLIGHT = 4
@@ -41,7 +43,7 @@ def load_folder(
       folder: see `files.find_files`.
       sample_rate: of the clips, in Hz.
       pack_samples: length of every clip; longer sounds are cropped, shorter ones padded.
-      trim_db: see `files.condition`.
+      trim_db: see `conditioning.condition`.
       cache_dir: where packs are kept; 2 * pack_samples bytes per sound.
       num_workers: threads that decode; None for one per core this process may use.
       progress: whether to draw a progress bar on stderr.
@@ -52,7 +54,7 @@ def load_folder(
       ValueError: if it is a file or holds no files.
       OSError: if the cache cannot be written, or the disk is full.
     """
-    sounds, others = files.find_files(folder)
+    sounds, others, passed_over = files.find_files(folder)
     root = Path(folder).expanduser()
     source = os.path.abspath(root)
     settings = {"sample_rate": sample_rate, "pack_samples": pack_samples, "trim_db": trim_db}
@@ -61,13 +63,15 @@ def load_folder(
     rejects = {path.relative_to(root).as_posix(): files.reason_not_sound(path) for path in others}
 
     def load(name: str) -> Item:
-        parent = name.rpartition("/")[0].rpartition("/")[2]
-        item = Item(name, label=parent or os.path.basename(source) or "sounds")
+        item = Item(name)
         try:
-            waveform = files.decode(root / name, sample_rate=sample_rate)
-            item.pcm, item.length = files.condition(
-                waveform, sample_rate=sample_rate, trim_db=trim_db, num_samples=pack_samples
+            clip = conditioning.condition(
+                decoding.read(root / name, sample_rate=sample_rate),
+                sample_rate=sample_rate,
+                trim_db=trim_db,
+                num_samples=pack_samples,
             )
+            item.pcm, item.length, item.notes = clip
             with open(root / name, "rb") as file:
                 item.digest = hashlib.file_digest(file, blake2b).hexdigest()
         except files.UnusableSound as error:
@@ -76,6 +80,8 @@ def load_folder(
         except OSError as error:  # gone since it was decoded
             item.reason = f"cannot be read ({error.strerror or error})"
             item.unreadable = True
+        except Exception as error:  # whatever it is, it is of this one file
+            item.reason = f"cannot be decoded ({type(error).__name__}: {error})"
         return item
 
     def items(known: dict[str, Item], start: int) -> Generator[Item]:
@@ -86,7 +92,7 @@ def load_folder(
             item.stat = stats[item.name]
             yield item
 
-    return cached(
+    packed = cached(
         items,
         cache_dir=cache_dir,
         key={"source": source},
@@ -96,6 +102,28 @@ def load_folder(
         others=[Item(name, reason=reason) for name, reason in rejects.items()],
         names=names,
     )
+    return _described(packed, settings, passed_over)
+
+
+def _described(packed: Corpus, settings: dict[str, Any], passed_over: dict[str, int]) -> Corpus:
+    """A packed folder with labels, and with names that can be shown and stored anywhere."""
+    top = os.path.basename(packed.source) or "sounds"
+    parents = [name.rpartition("/")[0].rpartition("/")[2] or top for name in packed.names]
+    return dataclasses.replace(
+        packed,
+        names=[readable(name) for name in packed.names],
+        labels=[readable(label) for label in labels.of_folders(packed.names, top)],
+        rejected=[{**item, "file": readable(item["file"])} for item in packed.rejected],
+        notes=[{**item, "file": readable(item["file"])} for item in packed.notes],
+        passed_over=passed_over,
+        former=(_former(packed, settings, parents),),
+    )
+
+
+def _former(packed: Corpus, settings: dict[str, Any], parents: list[str]) -> str:
+    """The fingerprint that an earlier version gave."""
+    parts = (settings, packed.names, parents, packed.hashes)
+    return pack.fingerprint(pack.FORMER_FINGERPRINT, *parts)
 
 
 def load_synth(
@@ -143,19 +171,20 @@ def load_synth(
                     item = Item(f"{family}/{int(indices[row]):05d}", label=family)
                     item.factors = {key: float(column[row]) for key, column in columns.items()}
                     try:
-                        item.pcm, item.length = files.condition(
-                            waveform,
+                        clip = conditioning.condition(
+                            decoding.of_array(waveform, sample_rate=sample_rate),
                             sample_rate=sample_rate,
                             trim_db=trim_db,
                             num_samples=pack_samples,
                         )
+                        item.pcm, item.length = clip.pcm, clip.length
                         item.digest = blake2b(item.pcm.tobytes()).hexdigest()
                     except files.UnusableSound as error:
                         item.reason = str(error)
                     bar.update()
                     yield item
 
-    return cached(
+    packed = cached(
         items,
         cache_dir=cache_dir,
         key={
@@ -171,6 +200,7 @@ def load_synth(
         others=[],
         names=None,
     )
+    return dataclasses.replace(packed, former=(_former(packed, settings, packed.labels),))
 
 
 def summary(corpus: Corpus, *, held_out: np.ndarray, pitches: np.ndarray) -> dict[str, Any]:
@@ -210,6 +240,8 @@ def summary(corpus: Corpus, *, held_out: np.ndarray, pitches: np.ndarray) -> dic
         "labels": dict(sorted(Counter(corpus.labels).items())),
         "files": rows,
         "rejected": corpus.rejected,
+        "notes": corpus.notes,
+        "passed_over": corpus.passed_over,
     }
 
 
@@ -231,7 +263,6 @@ def _in_order(
         num_workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     missing = sum(name not in known for name in names)
     about = {"desc": "Reading sounds", "unit": "file", "disable": not progress}
-    bar = tqdm(total=done + missing, initial=done, **about)
     pool = ThreadPoolExecutor(num_workers)
     pending: deque[Item | Future[Item]] = deque()
 
@@ -243,7 +274,8 @@ def _in_order(
         return item
 
     try:
-        with bar:
+        # The bar takes over the stderr that is left to Python.
+        with quiet.decoders(), tqdm(total=done + missing, initial=done, **about) as bar:
             for name in names:
                 pending.append(known[name] if name in known else pool.submit(load, name))
                 if len(pending) > num_workers * IN_FLIGHT:

@@ -58,10 +58,18 @@ def annotated(corpus: Corpus, folder: str | Path, *, label: str) -> Corpus:
         for name, column in columns.items():
             if entry and isinstance(entry.get(name), int | float):
                 column[i] = entry[name]
-    digest = hashlib.blake2b(corpus.fingerprint.encode(), digest_size=16)
-    digest.update(json.dumps(labels).encode())
-    for column in columns.values():
-        digest.update(column.tobytes())
+
+    def with_facts(fingerprint: str) -> str:
+        digest = hashlib.blake2b(fingerprint.encode(), digest_size=16)
+        digest.update(json.dumps(labels).encode())
+        for column in columns.values():
+            digest.update(column.tobytes())
+        return digest.hexdigest()
+
     return dataclasses.replace(
-        corpus, labels=labels, factors=columns, fingerprint=digest.hexdigest()
+        corpus,
+        labels=labels,
+        factors=columns,
+        fingerprint=with_facts(corpus.fingerprint),
+        former=tuple(map(with_facts, corpus.former)),
     )

@@ -18,6 +18,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +26,11 @@ from typing import IO, Any
 import numpy as np
 
 # Goes up whenever decoding, conditioning or the layout of the cache changes what is stored.
-FORMAT = 1
+FORMAT = 2
+# Begins what a fingerprint is of; an earlier version's began with 1, and it covered labels too.
+FINGERPRINT, FORMER_FINGERPRINT = 2, 1
+# Samples that are compared with their checksums at a time, and threads that do so.
+CHECKED_BYTES, CHECKERS = 1 << 23, 4
 INDEX, JOURNAL, UNFINISHED = "index.json", ".journal", ".tmp"
 
 
@@ -40,7 +45,7 @@ class Corpus:
     names: list[str]
     """POSIX path relative to the source."""
     labels: list[str]
-    """Name of the folder that holds the file."""
+    """See `labels.of_folders`."""
     hashes: list[str]
     """BLAKE2b of the file's bytes (of the clip's samples, for the built-in set), hexadecimal."""
     factors: dict[str, np.ndarray]
@@ -53,9 +58,19 @@ class Corpus:
     """The absolute path of the folder, or "synth"."""
     fingerprint: str
     """Equal for equal names, contents and settings, wherever the folder lies."""
+    notes: list[dict[str, str]] = field(default_factory=list)
+    """What had to be done to clips that changes what is heard: {"file": name, "note": text}."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Files that are not even among the rejected, see `files.Found`."""
+    former: tuple[str, ...] = ()
+    """Fingerprints that the same sounds had in runs of earlier versions."""
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def is_same(self, fingerprint: str) -> bool:
+        """Whether a fingerprint, of this version or an earlier one, is of these sounds."""
+        return fingerprint in (self.fingerprint, *self.former)
 
     @property
     def label_names(self) -> list[str]:
@@ -74,6 +89,7 @@ class Item:
     length: int = 0
     digest: str = ""
     factors: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     reason: str = ""
     unreadable: bool = False
     stat: list[int] | None = None
@@ -132,8 +148,12 @@ def read_rows(clips: np.ndarray, rows) -> np.ndarray:
     return out
 
 
-def load(directory: Path, settings: dict[str, Any]) -> Stored | None:
-    """Reads an index and maps its samples; None if there is none, or a damaged one."""
+def load(directory: Path, settings: dict[str, Any], *, check: bool = True) -> Stored | None:
+    """Reads an index and maps its samples; None if there is none, or a damaged one.
+
+    Args:
+      check: whether to compare the samples with their checksums.
+    """
     try:
         index = json.loads((directory / INDEX).read_text("utf-8"))
         columns = index["corpus"]
@@ -146,9 +166,26 @@ def load(directory: Path, settings: dict[str, Any]) -> Stored | None:
         whole = all(len(columns[key]) == rows for key in ("labels", "hashes", "lengths"))
         if clips.shape != (rows, settings["pack_samples"]) or clips.dtype != "<i2" or not whole:
             return None
+        if len(index["checks"]) != rows or (check and not _is_sound(clips, index["checks"])):
+            return None
         return Stored(Corpus(clips=clips, **columns), index["state"], index["unreadable"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
         return None
+
+
+def _is_sound(clips: np.ndarray, checks: list[int]) -> bool:
+    """Whether the samples are those that were written."""
+    rows_at_a_time = max(1, CHECKED_BYTES // max(1, clips[:1].nbytes))
+
+    def agrees(start: int) -> bool:
+        rows = range(start, min(start + rows_at_a_time, len(checks)))
+        return all(
+            zlib.crc32(clip) == checks[row]
+            for clip, row in zip(read_rows(clips, np.asarray(rows)), rows, strict=True)
+        )
+
+    with ThreadPoolExecutor(CHECKERS) as pool:
+        return all(pool.map(agrees, range(0, len(checks), rows_at_a_time)))
 
 
 def load_unfinished(directory: Path, settings: dict[str, Any]) -> Unfinished | None:
@@ -240,7 +277,6 @@ def _finish(
     rejected.sort(key=lambda item: item.name)
     names, labels = [item.name for item in used], [item.label for item in used]
     hashes = [item.digest for item in used]
-    content = json.dumps([FORMAT, settings, names, labels, hashes])
     corpus = {
         "names": names,
         "labels": labels,
@@ -252,11 +288,18 @@ def _finish(
         "rejected": [{"file": item.name, "reason": item.reason} for item in rejected],
         "sample_rate": settings["sample_rate"],
         "source": source,
-        "fingerprint": blake2b(content.encode()).hexdigest(),
+        "fingerprint": fingerprint(FINGERPRINT, settings, names, hashes),
+        "notes": [{"file": item.name, "note": note} for item in used for note in item.notes],
     }
     unreadable = [item.name for item in rejected if item.unreadable]
     pack = path.with_name(path.name.removesuffix(UNFINISHED))
-    index = {"pack": pack.name, "corpus": corpus, "state": state, "unreadable": unreadable}
+    index = {
+        "pack": pack.name,
+        "corpus": corpus,
+        "checks": [item.check for item in used],
+        "state": state,
+        "unreadable": unreadable,
+    }
     # Under a new name, which `load_unfinished` does not take for samples.
     temporary = path.with_name(f"{INDEX}-{uuid.uuid4().hex}")
     try:
@@ -270,6 +313,11 @@ def _finish(
         raise
     _journal_of(path).unlink(missing_ok=True)
     return pack.name
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of anything that JSON takes."""
+    return blake2b(json.dumps(parts).encode()).hexdigest()
 
 
 def _unfinished(path: Path, num_samples: int) -> Unfinished:

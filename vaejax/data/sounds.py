@@ -1,5 +1,10 @@
 """The sounds of a run: packed clips from a folder or the built-in set, split into two."""
 
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,7 +12,7 @@ import numpy as np
 from vaejax import conditions
 from vaejax.conditions import Vocabulary
 from vaejax.config import Config
-from vaejax.data import cache, nsynth, pitches, splits
+from vaejax.data import cache, files, nsynth, pitches, splits
 from vaejax.data import corpus as packs
 from vaejax.data.pack import Corpus, read_rows
 
@@ -42,8 +47,17 @@ class Sounds(NamedTuple):
         return read_rows(self.corpus.clips, rows), self.corpus.lengths[rows], self.facts[rows]
 
 
-def load(config: Config) -> Sounds:
+# Rejected files that are named on the screen: so many reasons, so many of each.
+MAX_REASONS, MAX_NAMED = 8, 3
+# Of these, there are many beside the sounds of nearly any folder.
+OTHER_FILES = "not an audio file"
+
+
+def load(config: Config, labels: Mapping[str, str] | None = None) -> Sounds:
     """Decodes or renders the sounds of a run, or finds them in the cache.
+
+    Args:
+      labels: by name, of sounds that are to keep the labels that they had, see `labels_of`.
 
     Raises:
       ValueError, OSError: no folder, no usable sound, too few of them, a cache that cannot be
@@ -51,6 +65,9 @@ def load(config: Config) -> Sounds:
     """
     data = config.data
     loaded, known = source_of(config)
+    kept = labels or {}
+    both = zip(loaded.names, loaded.labels, strict=True)
+    loaded = dataclasses.replace(loaded, labels=[kept.get(name, label) for name, label in both])
     split = splits.choose(
         data.holdout_by,
         hashes=loaded.hashes,
@@ -63,6 +80,18 @@ def load(config: Config) -> Sounds:
     described = describe(loaded, split.held_out, known, config)
     described.listing["split"] = split.summary()
     return described
+
+
+def labels_of(workdir: Path) -> dict[str, str]:
+    """The labels, by name, that a run began with: its folder may have another name by now.
+
+    Those of a new run, or one whose data.json cannot be read, are none.
+    """
+    try:
+        rows = json.loads((workdir / "data.json").read_text("utf-8"))["files"]
+        return {row["file"]: row["label"] for row in rows}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def source_of(config: Config) -> tuple[Corpus, np.ndarray]:
@@ -117,9 +146,46 @@ def report(sounds: Sounds) -> str:
         counts = np.isfinite(sounds.facts).sum(0)
         named = zip([*facts, *sounds.told.factors], counts, strict=True)
         lines.append("told of: " + ", ".join(f"{name} ({count})" for name, count in named))
-    if corpus.rejected:
-        lines.append(f"{len(corpus.rejected)} files rejected (all are listed in data.json):")
-        lines += [f"  {item['file']}: {item['reason']}" for item in corpus.rejected[:5]]
-        if len(corpus.rejected) > 5:
-            lines.append(f"  and {len(corpus.rejected) - 5} more")
+    lines += _rejections(corpus) + _remarks(corpus)
     return "\n".join(lines)
+
+
+def _rejections(corpus: Corpus) -> list[str]:
+    """The rejected files, by reason; those that are no sounds at all come last."""
+    by_reason: defaultdict[str, list[str]] = defaultdict(list)
+    for item in corpus.rejected:
+        by_reason[item["reason"]].append(item["file"])
+    if not by_reason:
+        return []
+    reasons = sorted(by_reason, key=lambda reason: reason.startswith(OTHER_FILES))
+    lines = [f"{len(corpus.rejected)} files rejected (all are listed in data.json):"]
+    for reason in reasons[:MAX_REASONS]:
+        lines.append(f"  {_counted(reason, by_reason[reason])}")
+    if rest := reasons[MAX_REASONS:]:
+        num = sum(len(by_reason[reason]) for reason in rest)
+        lines.append(f"  and {num} more, for {len(rest)} other reasons")
+    return lines
+
+
+def _remarks(corpus: Corpus) -> list[str]:
+    """What was done to sounds, and what was not even counted among the rejected."""
+    by_note: defaultdict[str, list[str]] = defaultdict(list)
+    for item in corpus.notes:
+        # The number that follows differs from sound to sound.
+        by_note[item["note"].partition(" (")[0]].append(item["file"])
+    lines = []
+    if by_note:
+        lines.append("remarks on sounds that are used (all are in data.json):")
+        lines += [f"  {_counted(note, named)}" for note, named in by_note.items()]
+    own = (files.HIDDEN, files.SEEN)
+    beside = {kind: num for kind, num in corpus.passed_over.items() if kind not in own}
+    parts = [f"{corpus.passed_over[kind]} {kind}" for kind in own if kind in corpus.passed_over]
+    if beside:
+        kinds = ", ".join(f"{num} {kind}" for kind, num in beside.items())
+        parts.insert(0, f"{sum(beside.values())} companions of other programs ({kinds})")
+    return [*lines, f"passed over: {', '.join(parts)}"] if parts else lines
+
+
+def _counted(text: str, names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{len(names)} {text}: {', '.join(names[:MAX_NAMED])}{more}"

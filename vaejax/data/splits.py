@@ -47,7 +47,9 @@ def by_hash(
     if len(hashes) < MIN_CLIPS:
         text = f"found {len(hashes)} usable sounds in {source}, need at least {MIN_CLIPS}"
         if rejected:
-            first = "; ".join(f"{item['file']}: {item['reason']}" for item in rejected[:3])
+            # Of the files that should have been sounds.
+            ordered = sorted(rejected, key=lambda item: item["reason"].startswith("not an audio f"))
+            first = "; ".join(f"{item['file']}: {item['reason']}" for item in ordered[:3])
             text += f"; {len(rejected)} files were rejected ({first}"
             text += "; ...)" if len(rejected) > 3 else ")"
         raise ValueError(text)

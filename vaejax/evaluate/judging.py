@@ -15,10 +15,10 @@ from vaejax.data.sounds import Sounds
 def own_sounds(run: Run) -> tuple[Sounds | None, str | None]:
     """The run's sounds; or None and why they cannot be had as they were."""
     try:
-        own = sounds.load(run.config)
+        own = sounds.load(run.config, {row["file"]: row["label"] for row in run.data["files"]})
     except (ValueError, OSError) as error:
         return None, f"the run's sounds are gone ({error})"
-    if own.corpus.fingerprint != run.data["fingerprint"]:
+    if not own.corpus.is_same(run.data["fingerprint"]):
         return None, f"the sounds in {own.corpus.source} have changed since the run was trained"
     return own, None
 

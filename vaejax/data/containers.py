@@ -1,0 +1,494 @@
+"""What is in a sound file, by its content, and whether its header can be true.
+
+libsndfile reads a file that was cut off as if it were whole, believes sizes that disagree with the
+data, and takes other formats for MPEG. So the headers that state a length are read here as well and
+compared with what is there, and lengths that a writer to a pipe had to leave open are filled in.
+"""
+
+import errno
+import os
+import stat
+import struct
+import tempfile
+from typing import Any, BinaryIO, NamedTuple
+
+from vaejax.data import mpeg
+from vaejax.data.files import UnusableSound
+from vaejax.data.sources import Source
+
+# Some writers count a header into the data size; that much missing is no loss of sound.
+SLACK_BYTES = 64
+# Data sizes from here up stand for "unknown": what programs write when the output is a pipe.
+STREAMING_SIZE = 0x7F000000
+STREAMING_SIZE_64 = 1 << 62
+# An Ogg FLAC is taken apart in memory up to here, then on disk.
+SPOOL_BYTES = 1 << 22
+
+# Formats that are recognised in order to be refused by their name, by how they begin.
+FOREIGN = (
+    (b"wvpk", "WavPack"),
+    (b"TTA", "True Audio"),
+    (b"MAC ", "Monkey's Audio"),
+    (b"MPCK", "Musepack"),
+    (b"MP+", "Musepack"),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media"),
+    (b"\x1aE\xdf\xa3", "Matroska or WebM"),
+    (b"DSD ", "DSD"),
+    (b"FRM8", "DSD"),
+    (b"#!AMR", "AMR"),
+    (b"\x0b\x77", "AC-3"),
+    (b"\x56\xe0", "AAC (LOAS)"),
+    (b"\x00\x00\x01\xba", "MPEG video"),
+    (b"FLV", "Flash video"),
+    (b"MThd", "MIDI"),
+    (b"PK\x03\x04", "ZIP"),
+)
+# Formats that are left to libsndfile, by how they begin. What it does not know it seeks in the
+# `._name` that macOS may have left beside the file, and divides by what it finds there: a zero ends
+# the process.
+LIBSNDFILE = (
+    *(b"NIST_1A", b" paf", b"fap ", b"PVF1", b"2BIT", b"Extended Instrument: ", b"dns."),
+    *(b"\x64\xa3", b"\x00\x00\xa3\x64", b"\x00\x01\xa3\x64", b"\x00\x02\xa3\x64"),
+    *(b"\x00\x03\xa3\x64", b"\x00\x04\xa3\x64", b"ALawSoundFile**", b"MATLAB 5.0 MAT-file"),
+)
+# What a chunk behind the samples may be called even where it is cut off or badly aligned.
+TRAILERS = (
+    *(b"LIST", b"INFO", b"id3 ", b"ID3 ", b"bext", b"iXML", b"_PMX", b"cue ", b"smpl", b"inst"),
+    *(b"acid", b"fact", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"axml", b"chna", b"DISP"),
+    *(b"LGWV", b"levl", b"minf", b"elm1", b"regn", b"umid", b"afsp", b"cart", b"MARK", b"INST"),
+    *(b"COMT", b"NAME", b"AUTH", b"ANNO", b"APPL", b"MIDI", b"CHAN", b"info", b"uuid"),
+    *(b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN"),
+)
+# Codecs of a WAV: samples that stand one after the other, MPEG, and others that libsndfile knows.
+PCM_TAGS, G711_TAGS, MPEG_TAGS = (1, 3), (6, 7), (0x50, 0x55)
+OTHER_TAGS = (2, 0x11, 0x14, 0x31, 0x40, 0x42, 0x45, 0x59, 0x64, 0x65, 0x70, 0x674F)
+
+
+class _Data(NamedTuple):
+    """Where the samples of a file are."""
+
+    start: int
+    length: int
+    """Stated, in bytes."""
+    size_at: int
+    """Where that is stated."""
+
+
+def examine(path: str) -> Source:
+    """Finds the sound in a file, before libsndfile opens it.
+
+    Raises:
+      OSError: the file cannot be read.
+      UnusableSound: it is empty, of a format that cannot be read here, cut off, or its header
+        contradicts itself or the data.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    size = status.st_size
+    if not size:
+        raise UnusableSound("zero length (0 bytes)")
+    with open(path, "rb") as file:
+        start = _after_id3(file)
+        file.seek(start)
+        head = file.read(40)
+        source = Source(path, start=start)
+        if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE":
+            return _wave(source, file, head, size)
+        for magic, examine_one in _EXAMINERS:
+            if head.startswith(magic):
+                return examine_one(source, file, head, size)
+        return _bare(source, file, head, size)
+
+
+def _bare(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """MPEG, a format that cannot be read here, or one that libsndfile may know."""
+    if head[4:8] == b"ftyp":
+        raise _foreign("MPEG-4")
+    if head[8:12] == b"AVI ":
+        raise _foreign("AVI")
+    for magic, name in FOREIGN:
+        if head.startswith(magic):
+            raise _foreign(name)
+    if mpeg.is_adts(head):
+        raise _foreign("AAC (ADTS)")
+    file.seek(source.start)
+    if head[:1] == b"G" and file.read(377)[188::188] == b"GG":
+        raise _foreign("an MPEG transport stream")
+    if mpeg.parse_header(head) or head[:1] == b"\x00" or source.path.lower().endswith(".mp3"):
+        found = mpeg.frames(file, source.start, size)
+        if found:
+            return _mpeg(source, found, size)
+        if mpeg.parse_header(head):
+            raise UnusableSound("not audio (looks like MPEG at first, and is not)")
+    if head.startswith(LIBSNDFILE):
+        return source
+    raise UnusableSound("not audio (no known format inside)")
+
+
+def _mpeg(source: Source, found: mpeg.Frames, end: int) -> Source:
+    if found.missing_bytes > SLACK_BYTES:
+        raise UnusableSound("truncated")
+    # The frame that states their number may count itself.
+    if found.stated is not None and found.stated >= 0 and abs(found.stated - found.num) <= 1:
+        # Never by its name: libsndfile would look into a `._name` beside it first, of macOS.
+        return source._replace(start=found.start, end=end)
+    if found.stated is not None and found.stated > found.num:
+        raise UnusableSound("truncated")
+    return source._replace(
+        start=found.audio_start,
+        end=end,
+        is_endless=True,
+        # The first frame may need bits from before it, and the decoder may start behind it.
+        num_frames=max(1, found.num - 2) * found.num_samples,
+        counts_itself=False,
+    )
+
+
+def _wave(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """WAV, and its forms for more than 4 GiB: RF64, and BW64, which is the same by another name."""
+    form, order = head[:4], ">" if head[:4] == b"RIFX" else "<"
+    chunks = _chunks(file, source.start + 12, size, struct.Struct(order + "4sI"), 2)
+    ds64 = None
+    if form in (b"RF64", b"BW64") and (wide := chunks.get(b"ds64")) and wide.length >= 24:
+        file.seek(wide.start)
+        ds64 = wide, struct.unpack("<QQQ", file.read(24))
+    data = chunks.get(b"data")
+    if data is None or b"fmt " not in chunks:
+        return source._replace(start=0)
+    codec = _wave_format(file, chunks[b"fmt "], order)
+    stated = data.length
+    if ds64 is None:
+        is_open = stated >= STREAMING_SIZE or (stated == 0 and _goes_on(file, data, size))
+    else:
+        if stated in (0, 0xFFFFFFFF):
+            stated = ds64[1][1]
+        is_open = stated >= STREAMING_SIZE_64 or (stated == 0 and _goes_on(file, data, size))
+    length = size - data.start if is_open else stated
+    _check_extent(file, data.start, length, size, order + "4sI")
+    if codec.tag in MPEG_TAGS:
+        end = min(size, data.start + length)
+        found = mpeg.frames(file, data.start, end)
+        if found is None:
+            raise UnusableSound("a WAV that says it holds MPEG audio, and does not")
+        return _mpeg(source._replace(start=data.start, end=end), found, end)
+    if ds64 is None:
+        patches = [(data.size_at, struct.pack(order + "I", min(length, 0xFFFFFFFF)))]
+        return _patched(source, patches if is_open and stated < 0xFFFFFFFF else [])
+    frames = length // max(1, codec.align)
+    sizes = (size - 8, length, frames)
+    patches = [
+        (source.start, b"RF64"),
+        (ds64[0].start, struct.pack("<QQQ", *sizes)),
+        (data.size_at, b"\xff\xff\xff\xff"),
+    ]
+    return _patched(source, patches if is_open or form == b"BW64" else [])
+
+
+class _Codec(NamedTuple):
+    tag: int
+    align: int
+
+
+def _wave_format(file: BinaryIO, chunk: _Data, order: str) -> _Codec:
+    """The format of a WAV or W64, if its fields agree."""
+    file.seek(chunk.start)
+    fmt = file.read(min(chunk.length, 40))
+    if len(fmt) < 16:
+        raise UnusableSound("not audio, or damaged (its format chunk is too short)")
+    tag, channels, rate, byte_rate, align, bits = struct.unpack(order + "HHIIHH", fmt[:16])
+    if tag == 0xFFFE and len(fmt) >= 26:
+        (tag,) = struct.unpack(order + "H", fmt[24:26])
+    if tag not in (*PCM_TAGS, *G711_TAGS, *MPEG_TAGS, *OTHER_TAGS):
+        raise _foreign(f"codec {tag:#06x} in a WAV")
+    if tag in (*PCM_TAGS, *G711_TAGS):
+        width = 8 if tag in G711_TAGS else -(-bits // 8) * 8
+        expected = channels * width // 8
+        # A slip in one field is outvoted; 24 bits may stand in 32.
+        agrees = expected in (align, align // 4 * 3 if bits == 24 else align)
+        agrees |= byte_rate == rate * expected
+        agrees |= align == 0 and byte_rate == 0
+        if not agrees:
+            raise UnusableSound(
+                f"its header contradicts itself ({channels} x {bits} bits in frames of {align} "
+                "bytes)"
+            )
+        align = expected
+    return _Codec(tag, align)
+
+
+def _wave64(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """Sony Wave64: GUIDs for names, 64-bit sizes that count the header."""
+    header = struct.Struct("<4s12xQ")
+    chunks = _chunks(file, source.start + 40, size, header, 8)
+    data = chunks.get(b"data")
+    if data is None or b"fmt " not in chunks:
+        return source._replace(start=0)
+    if _begins_again(file, head, data.start):
+        file.seek(data.start)
+        return _wave64(source._replace(start=data.start), file, file.read(40), size)
+    if _begins_again(file, head, again := size - data.start + source.start):
+        source, size = source._replace(end=again), again
+    codec = _wave_format(file, chunks[b"fmt "], "<")
+    if codec.tag in MPEG_TAGS:
+        end = min(size, data.start + data.length)
+        found = mpeg.frames(file, data.start, end)
+        if found is None:
+            raise UnusableSound("a W64 that says it holds MPEG audio, and does not")
+        return _mpeg(source._replace(start=data.start, end=end), found, end)
+    is_open = data.length >= STREAMING_SIZE_64 or (data.length <= 0 and size > data.start)
+    length = size - data.start if is_open else data.length
+    _check_extent(file, data.start, length, size, "<4s12xQ")
+    patches = [
+        (source.start + 16, struct.pack("<Q", size)),
+        (data.size_at, struct.pack("<Q", length + header.size)),
+    ]
+    return _patched(source, patches if is_open else [])
+
+
+def _aiff(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    if head[8:12] not in (b"AIFF", b"AIFC"):
+        return source
+    chunks = _chunks(file, source.start + 12, size, struct.Struct(">4sI"), 2)
+    data, common = chunks.get(b"SSND"), chunks.get(b"COMM")
+    if data is None or common is None or common.length < 18:
+        return source._replace(start=0)
+    file.seek(data.start)
+    offset = struct.unpack(">I", file.read(4).rjust(4, b"\0"))[0]
+    file.seek(common.start)
+    fields = file.read(min(common.length, 22))
+    channels, frames, bits = struct.unpack(">HIH", fields[:8])
+    is_plain = fields[18:22] in (b"", b"NONE", b"twos", b"sowt", b"fl32", b"FL32", b"fl64", b"FL64")
+    width = channels * -(-bits // 8)
+    start, stated = data.start + 8 + offset, data.length - 8 - offset
+    is_open = data.length >= STREAMING_SIZE or (data.length <= 8 and _goes_on(file, data, size))
+    length = size - start if is_open else stated
+    if start > size:
+        raise UnusableSound("truncated")
+    _check_extent(file, data.start, length + 8 + offset, size, ">4sI")
+    if not is_plain or not width or not stated:
+        return source._replace(start=0)
+    if not is_open:
+        if abs(frames * width - length) > SLACK_BYTES:
+            raise UnusableSound(
+                f"its header contradicts itself ({frames} samples in one place, {length // width} "
+                "in another)"
+            )
+        return source._replace(start=0)
+    frames = length // width
+    return _patched(
+        source,
+        [
+            (source.start + 4, struct.pack(">I", size - source.start - 8)),
+            (common.start + 2, struct.pack(">I", frames)),
+            (data.size_at, struct.pack(">I", frames * width + 8 + offset)),
+        ],
+    )
+
+
+def _au(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    if len(head) < 24:
+        return source
+    start, stated = struct.unpack(">II", head[4:12])
+    if stated >= STREAMING_SIZE or (stated == 0 and size > source.start + start):
+        stated = size - source.start - start
+        return _patched(source, [(source.start + 8, struct.pack(">I", max(0, stated)))])
+    _check_extent(file, source.start + start, stated, size, ">4sI")
+    return source
+
+
+def _caf(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    chunks = _chunks(file, source.start + 8, size, struct.Struct(">4sQ"), 1)
+    data = chunks.get(b"data")
+    if data is None:
+        return source
+    samples = data.start + 4  # behind the number of edits
+    if _begins_again(file, head, samples):
+        return _caf(source._replace(start=samples), file, head, size)
+    if _begins_again(file, head, again := size - samples + source.start):
+        source, size = source._replace(end=again), again
+    if data.length >= STREAMING_SIZE_64 or (data.length <= 4 and _goes_on(file, data, size)):
+        return _patched(source, [(data.size_at, struct.pack(">Q", size - data.start))])
+    _check_extent(file, data.start, data.length, size, ">4sQ")
+    return source
+
+
+def _voc(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """Creative Voice: blocks, of which libsndfile reads one."""
+    position, num = source.start + struct.unpack("<H", head[20:22].ljust(2, b"\0"))[0], 0
+    while position + 4 <= size - SLACK_BYTES:  # SoX states less than it writes
+        file.seek(position)
+        kind, *length = file.read(4)
+        if kind == 0:
+            break
+        num += kind in (1, 2, 9)
+        position += 4 + int.from_bytes(bytes(length), "little")
+    if num > 1:
+        raise UnusableSound("a VOC of several blocks; convert it to WAV or FLAC")
+    if position - size > SLACK_BYTES:
+        raise UnusableSound("truncated")
+    return source
+
+
+def _flac(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """The decoder is not told how many samples there are, so that it reads to the end."""
+    if len(head) < 26 or head[4] & 0x7F:
+        return source
+    at = 21  # four bits of the sample size, then the number of samples
+    stated = (head[at] & 0x0F) << 32 | int.from_bytes(head[at + 1 : at + 5], "big")
+    patch = (at, bytes((head[at] & 0xF0, 0, 0, 0, 0)))
+    return source._replace(patches=(patch,), num_frames=stated or None, counts_itself=False)
+
+
+def _ogg(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """Follows the pages to the last one."""
+    position, num, streams, has_begun, is_last = source.start, 0, set(), False, True
+    while position + 27 <= size:
+        file.seek(position)
+        page = file.read(27)
+        if page[:4] != b"OggS":
+            break
+        lacing = file.read(page[26])
+        if num == 0:
+            first = file.read(sum(lacing))
+        serial, is_first = page[14:18], page[5] & 2
+        if is_first and has_begun:
+            raise UnusableSound("several recordings one after the other (chained Ogg)")
+        has_begun |= not is_first
+        streams.add(serial)
+        is_last = bool(page[5] & 4)
+        position += 27 + len(lacing) + sum(lacing)
+        num += 1
+    if not num or not first:
+        return source
+    for mark, name in ((b"Speex   ", "Speex"), (b"\x80theora", "video"), (b"fishead", "video")):
+        if first.startswith(mark):
+            raise _foreign(f"Ogg {name}")
+    if position > size or (not is_last and len(streams) == 1):
+        raise UnusableSound("truncated")
+    if first.startswith(b"\x7fFLAC"):
+        return _unwrapped(source, file, size)
+    return source
+
+
+def _unwrapped(source: Source, file: BinaryIO, size: int) -> Source:
+    """The FLAC stream in an Ogg file, which libsndfile reads by itself only."""
+    out: Any = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115
+    position, num = source.start, 0
+    while position + 27 <= size:
+        file.seek(position)
+        page = file.read(27)
+        if page[:4] != b"OggS":
+            break
+        lacing = file.read(page[26])
+        body = file.read(sum(lacing))
+        # The first packet has nine bytes of its own before "fLaC".
+        out.write(body[9:] if num == 0 else body)
+        position += 27 + len(lacing) + len(body)
+        num += 1
+    length = out.tell()
+    out.seek(0)
+    inner = Source(source.path, out)
+    return _flac(inner, out, out.read(40), length)
+
+
+def _chunks(
+    file: BinaryIO, position: int, size: int, header: struct.Struct, align: int
+) -> dict[bytes, _Data]:
+    """The chunks of a file by their names, the first of each, up to the first one that is cut."""
+    found: dict[bytes, _Data] = {}
+    while position + header.size <= size:
+        file.seek(position)
+        name, length = header.unpack(file.read(header.size))
+        start = position + header.size
+        if align == 8:  # sizes of a W64 count the header
+            length -= header.size
+        found.setdefault(name, _Data(start, length, start - (4 if header.size == 8 else 8)))
+        if length < 0:
+            break
+        position = start + length + -length % align
+    return found
+
+
+def _check_extent(file: BinaryIO, start: int, length: int, size: int, header: str) -> None:
+    """Compares a stated length with what is there.
+
+    Raises:
+      UnusableSound: the file ends before that, or goes on behind it with what is no chunk.
+    """
+    if start + length - size > SLACK_BYTES:
+        raise UnusableSound("truncated")
+    position, form = start + length, struct.Struct(header)
+    while size - position > SLACK_BYTES:
+        file.seek(position)
+        head = file.read(form.size)
+        if len(head) < form.size:
+            return
+        name, following = form.unpack(head)
+        if form.size == 24:
+            following -= form.size
+        if not (_is_name(name) and 0 <= following <= size - position - form.size):
+            break
+        position += form.size + following
+        if following % 2:  # a byte of padding, which some leave out
+            file.seek(position)
+            position += file.read(1) == b"\0"
+    else:
+        return
+    file.seek(position)
+    head = file.read(1 << 16)
+    if head.startswith(TRAILERS) or head[1:].startswith(TRAILERS) or not head.strip(b"\0"):
+        return
+    raise UnusableSound(
+        f"its header states {length:,} bytes of samples, and {size - position:,} more follow them"
+    )
+
+
+def _begins_again(file: BinaryIO, head: bytes, position: int) -> bool:
+    """Whether the header is there once more: of a writer to a pipe, which cannot go back to it."""
+    file.seek(max(0, position))
+    return position > 0 and file.read(16) == head[:16]
+
+
+def _is_name(name: bytes) -> bool:
+    return name.isascii() and name.decode("ascii").isprintable()
+
+
+def _goes_on(file: BinaryIO, data: _Data, size: int) -> bool:
+    """Whether samples follow a header whose stated length is 0, not another chunk."""
+    if size - data.start <= SLACK_BYTES:
+        return False
+    file.seek(data.start)
+    name, length = struct.unpack("<4sI", file.read(8))
+    return not (_is_name(name) and length <= size - data.start - 8)
+
+
+def _patched(source: Source, patches: list[tuple[int, bytes]]) -> Source:
+    """A source with new bytes, at positions in the file."""
+    if not patches:
+        return source
+    at = source.start
+    return source._replace(patches=tuple((place - at, new) for place, new in patches))
+
+
+def _after_id3(file: BinaryIO) -> int:
+    """Where the sound begins behind an ID3 tag; 0 where there is none."""
+    head = file.read(10)
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    return 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]) + 10 * (head[5] >> 4 & 1)
+
+
+def _foreign(name: str) -> UnusableSound:
+    return UnusableSound(f"a format that cannot be read here ({name}); convert it to WAV or FLAC")
+
+
+_EXAMINERS = (
+    (b"riff", _wave64),
+    (b"FORM", _aiff),
+    (b".snd", _au),
+    (b"caff", _caf),
+    (b"fLaC", _flac),
+    (b"OggS", _ogg),
+    (b"Creative Voice File\x1a", _voc),
+)
