@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from vaejax import features, training
+from vaejax import features, optimizers, training
 from vaejax.data import batches
 
 
@@ -85,7 +85,7 @@ def test_learning_rate_warms_up_in_a_line_and_decays_by_a_cosine(make_config):
             "final_learning_rate": 0.1,
         }
     )
-    schedule = training.learning_rate_schedule(config)
+    schedule = optimizers.learning_rate(config)
     for step in (0, 1, 5, 10):
         assert float(schedule(step)) == pytest.approx(2e-3 * step / 10, rel=1e-5, abs=1e-12)
     for step in (10, 40, 55, 100):
@@ -95,7 +95,7 @@ def test_learning_rate_warms_up_in_a_line_and_decays_by_a_cosine(make_config):
 
 def test_warm_up_longer_than_the_run_is_shortened(make_config):
     config = make_config(train={"num_steps": 4, "warmup_steps": 100, "learning_rate": 1e-3})
-    schedule = training.learning_rate_schedule(config)
+    schedule = optimizers.learning_rate(config)
     assert float(schedule(3)) == pytest.approx(1e-3, rel=1e-5)
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from vaejax.tables import one_of
 
 # Those of data.families, which imports JAX.
 Family = Literal[
@@ -35,21 +38,7 @@ Family = Literal[
     "tom",
     "clap",
 ]
-Likelihood = Literal["gaussian", "laplace", "student_t", "von_mises", "multi_resolution_stft"]
-Kind = Literal[
-    "power",
-    "log",
-    "log_mel",
-    "magnitude_if",
-    "mel_if",
-    "magnitude_phase_db",
-    "magnitude_cos_sin",
-    "complex",
-    "waveform",
-]
 MEL_KINDS = ("log_mel", "mel_if")
-# Those with a channel of angles.
-ANGLE_KINDS = ("magnitude_if", "mel_if", "magnitude_phase_db")
 # Of the kinds that have more than one value per bin.
 NUM_CHANNELS = {
     "magnitude_if": 2,
@@ -113,7 +102,7 @@ class Data:
 class Features:
     """What the model sees of a sound."""
 
-    kind: Kind = "power"
+    kind: Annotated[str, one_of("features/__init__.py:REPRESENTATIONS")] = "power"
     """`power`: STFT magnitude ** exponent. `log`: log(1 + log_gain * magnitude). `log_mel`: the
     same of mel bands. With phase: `magnitude_if`, `mel_if` (magnitude ** exponent and instantaneous
     frequency, of bins or mel bands), `magnitude_phase_db` (magnitude ** exponent, wrapped phase,
@@ -182,7 +171,7 @@ class Model:
     and kernel_size, each in its own way; layers and patch are for conv2d.
     """
 
-    kind: Literal["conv1d", "conv2d", "waveform", "frames"] = "conv1d"
+    kind: Annotated[str, one_of("models/__init__.py:MODELS")] = "conv1d"
     """`conv1d`: residual convolutions over time, bins as channels. `conv2d`: convolutions over the
     plane of frames and bins. `waveform`: convolutions on the samples (--features.kind waveform).
     `frames`: a perceptron on every STFT frame by itself; z is a path, and paths of any length
@@ -200,6 +189,8 @@ class Model:
     the first stage too) and in waveform."""
     kernel_size: int = 3
     """Frames that a convolution sees; frames and bins in conv2d, samples in waveform."""
+    block: Annotated[str, one_of("models/conv1d.py:BLOCKS")] = "residual"
+    """Of conv1d: what its blocks are."""
     layers: Literal["residual", "plain"] = "residual"
     """Of conv2d. `residual`: blocks around the identity, and an input that says which frequency a
     bin has. `plain`: convolution, ReLU and max-pooling."""
@@ -251,47 +242,48 @@ class Condition:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: by default the negative ELBO. Names are those of `objectives.py`."""
+    """What is minimised: by default the negative ELBO. Names are those of the tables in
+    `objective/`."""
 
     beta: float = 1.0
     """Weight of the KL term; 1 is the evidence lower bound."""
-    schedule: Literal["linear", "cyclical"] = "linear"
+    schedule: Annotated[str, one_of("objective/schedules.py:SCHEDULES")] = "linear"
     """How the weight grows: `linear` from 0 over beta_warmup_steps, once; `cyclical` again and
     again, every beta_cycle_steps (Fu et al. 2019)."""
     beta_warmup_steps: int = 0
     """Steps over which the weight grows from 0 to beta (of `capacity`: the nats asked for)."""
     beta_cycle_steps: int = 0
     """Steps of a cycle of `cyclical`, the rise included."""
-    bound: Literal["elbo", "iwae", "dreg"] = "elbo"
+    bound: Annotated[str, one_of("objective/bounds.py:BOUNDS")] = "elbo"
     """`elbo`; `iwae`, tighter, of num_draws draws per sound (Burda et al. 2016); `dreg`, the same
     with a gradient for the encoder that does not fade (Tucker et al. 2019)."""
     num_draws: int = 8
     """Draws of z per sound of `iwae` and `dreg`, each of which is decoded."""
-    likelihood: Likelihood = "gaussian"
+    likelihood: Annotated[str, one_of("objective/likelihoods.py:LIKELIHOODS")] = "gaussian"
     """p(x|z). `laplace` and `student_t` forgive large errors; `von_mises` is for the channels that
     are angles, beside a Gaussian for the others; `multi_resolution_stft` compares sounds, not x."""
-    sigma: Literal["shared", "per_bin", "optimal", "fixed"] = "shared"
+    sigma: Annotated[str, one_of("objective/scales.py:SCALES")] = "shared"
     """Its scale: learned, one for all values or one per bin; the best one of each sound in closed
     form (Rybkin et al. 2021); or fixed_sigma."""
     fixed_sigma: float = 1.0
     """Of `fixed`, in units of x, whose standard deviation is 1."""
     degrees_of_freedom: float = 4.0
     """Of `student_t`; the more, the nearer to a Gaussian."""
-    prior: Literal["standard", "mixture", "vampprior", "hierarchical"] = "standard"
+    prior: Annotated[str, one_of("objective/priors.py:PRIORS")] = "standard"
     """p(z): N(0, I); or learned: a Gaussian mixture, the posteriors of learned pseudo-inputs
     (Tomczak & Welling 2018), or a second level of latents above z (Burda et al. 2016)."""
     prior_components: int = 64
     """Gaussians of `mixture`, pseudo-inputs of `vampprior`."""
     top_dim: int = 8
     """Dimensions of the level above z of `hierarchical`."""
-    posterior: Literal["gaussian", "flow"] = "gaussian"
+    posterior: Annotated[str, one_of("objective/posteriors.py:POSTERIORS")] = "gaussian"
     """q(z|x): a Gaussian with a diagonal covariance, or that bent by coupling layers (Dinh et al.
     2017)."""
     flow_layers: int = 4
     """Coupling layers of `flow`."""
     latent_width: int = 64
     """Hidden units of the perceptrons of `hierarchical` and `flow`."""
-    regularizer: Literal["kl", "free_bits", "capacity", "tc", "mmd"] = "kl"
+    regularizer: Annotated[str, one_of("objective/regularizers.py:REGULARIZERS")] = "kl"
     """What stands beside the reconstruction: beta KL; the same where each dimension has
     `free_bits` for nothing (Kingma et al. 2016); beta times how far KL is from `capacity` (Burgess
     et al. 2018); beta KL and tc_weight times the total correlation of z (Chen et al. 2018); beta KL
@@ -329,6 +321,9 @@ class Train:
     """Compute what encoder and decoder keep for the gradient a second time instead of keeping it:
     the same step within rounding, with less memory (a seventh, in a model of long clips) and more
     work (a third). train.grad_accumulation saves more."""
+    optimizer: Annotated[str, one_of("optimizers.py:OPTIMIZERS")] = "adamw"
+    """`adamw`; `muon`, AdamW for what is no matrix (Jordan et al. 2024); `schedule_free`, which
+    needs no decay of the learning rate and averages by itself (Defazio et al. 2024)."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     warmup_steps: int = 20
@@ -662,7 +657,6 @@ def check(config: Config) -> None:
         "principal directions, which model.kind=frames and model.ppca_clips=0 go without; leave it "
         "at 0",
     )
-    _check_objective(config)
     for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):
         value = getattr(train, name)
         require(
@@ -678,84 +672,36 @@ def check(config: Config) -> None:
         f"{parts}; try {-(-train.batch_size // parts) * parts}",
     )
     require(
-        parts == 1 or config.objective.regularizer == "kl",
-        f"train.grad_accumulation={parts} needs a loss that is a mean over sounds, which "
-        f"objective.regularizer={config.objective.regularizer} is not; leave one of the two "
-        "out",
-    )
-    require(
         train.num_steps * train.batch_size < 2**32,
         f"train.num_steps={train.num_steps} x train.batch_size={train.batch_size} must stay below "
         "2^32 clips",
     )
+    # Imported last: it takes JAX, and seconds.
+    from vaejax.objective import context
+
+    if text := context.problem(config):
+        raise ValueError(text)
 
 
 def _check_names(config: Config) -> None:
     """Refuses a name that is none of those that a field can have, from wherever it came."""
     for section in dataclasses.fields(config):
         values = getattr(config, section.name)
-        for name, hint in get_type_hints(type(values)).items():
-            value = getattr(values, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                known = ", ".join(get_args(hint))
-                raise ValueError(f"{section.name}.{name}={value!r} is none of: {known}")
+        for name, hint in get_type_hints(type(values), include_extras=True).items():
+            value, known = getattr(values, name), _choices(hint)
+            if known and value not in known:
+                listed = ", ".join(known)
+                raise ValueError(f"{section.name}.{name}={value!r} is none of: {listed}")
 
 
-def _check_objective(config: Config) -> None:
-    objective = config.objective
-
-    def require(holds: bool, message: str) -> None:
-        if not holds:
-            raise ValueError(message)
-
-    require(
-        objective.schedule != "cyclical"
-        or 0 < objective.beta_warmup_steps <= objective.beta_cycle_steps,
-        f"objective.schedule=cyclical needs a rise within each cycle, but beta_warmup_steps="
-        f"{objective.beta_warmup_steps} and beta_cycle_steps={objective.beta_cycle_steps}; try "
-        f"{config.train.num_steps // 8} and {config.train.num_steps // 4}",
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The names that a field of a type can have; none where it has no names."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    specs = (
+        m for m in getattr(hint, "__metadata__", ()) if isinstance(m, PrimitiveConstructorSpec)
     )
-    if objective.bound != "elbo":
-        require(
-            objective.regularizer == "kl",
-            f"objective.bound={objective.bound} has no room for objective.regularizer="
-            f"{objective.regularizer}; leave it at kl, or take the bound elbo",
-        )
-        require(
-            objective.mel_weight == 0,
-            f"objective.bound={objective.bound} has no room for objective.mel_weight="
-            f"{objective.mel_weight}; leave it at 0, or take the bound elbo",
-        )
-    require(
-        objective.bound != "dreg" or objective.prior != "hierarchical",
-        "objective.bound=dreg is for one level of latents; with objective.prior=hierarchical, take "
-        "iwae",
-    )
-    require(
-        objective.regularizer != "tc" or objective.posterior == "gaussian",
-        "objective.regularizer=tc needs the density of one dimension at a time, which "
-        "objective.posterior=flow does not have; take gaussian",
-    )
-    require(
-        objective.likelihood != "von_mises" or config.features.kind in ANGLE_KINDS,
-        f"objective.likelihood=von_mises is for angles, and features.kind={config.features.kind} "
-        f"has none; take gaussian, or one of {', '.join(ANGLE_KINDS)}",
-    )
-    require(
-        objective.sigma != "optimal" or objective.likelihood in ("gaussian", "laplace"),
-        f"objective.sigma=optimal is in closed form for gaussian and laplace, not for "
-        f"objective.likelihood={objective.likelihood}; take shared",
-    )
-    require(
-        objective.sigma != "per_bin" or objective.likelihood != "multi_resolution_stft",
-        "objective.likelihood=multi_resolution_stft is one distance, without bins; take "
-        "objective.sigma=shared",
-    )
-    require(
-        objective.prior != "hierarchical" or objective.top_dim <= config.latent_dim,
-        f"objective.top_dim={objective.top_dim} must be at most the {config.latent_dim} dimensions "
-        "of z",
-    )
+    return next((spec.choices or () for spec in specs), ())
 
 
 def _check_stages(config: Config) -> None:

@@ -37,7 +37,7 @@ FITTED_FROM = frozenset(
     }
 )
 # Axis of the members in a stacked state; they are all at the same step.
-AXES = TrainState(step=None, params=0, ema=0, opt_state=0, first_bad_step=0)  # type: ignore[arg-type]
+AXES = TrainState(*(None if name == "step" else 0 for name in TrainState._fields))  # type: ignore[arg-type]
 
 
 def traceable(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
