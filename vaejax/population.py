@@ -25,17 +25,7 @@ from vaejax.sweep import Member
 from vaejax.training import Fitted, TrainState
 
 # What the linear path depends on, which is fitted to augmented clips before training.
-FITTED_FROM = frozenset(
-    {
-        "augment.gain_db",
-        "augment.shift_ms",
-        "augment.pitch_probability",
-        "augment.eq_db",
-        "augment.eq_probability",
-        "condition.dropout",
-        "train.seed",
-    }
-)
+FITTED_FROM = configs.marked(configs.FITTED_FROM)
 # Axis of the members in a stacked state; they are all at the same step.
 AXES = TrainState(*(None if name == "step" else 0 for name in TrainState._fields))  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 """Regularizers against their equations and closed forms."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,6 +36,20 @@ def test_regularizers_are_their_equations(fields, expected):
     config = Config(objective=Objective(**fields))
     loss, _ = batch.loss_of(Batch(TERMS, config, {}, ramp=0.5, num_clips=2))
     assert float(loss) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["free_bits", "capacity", "tc", "mmd"])
+def test_the_setting_of_a_regularizer_may_be_traced(name):
+    field = {"tc": "tc_weight", "mmd": "mmd_weight"}.get(name, name)
+    drawn = dict.fromkeys(("z", "mean", "logvar"), jnp.ones((2, 2)))
+    terms = {**TERMS, **drawn, "prior_z": jnp.zeros((2, 2))}
+
+    @jax.jit
+    def loss(value):
+        config = Config(objective=Objective(**{"regularizer": name, field: value}))
+        return batch.loss_of(Batch(terms, config, {}, ramp=1.0, num_clips=2))[0]
+
+    assert float(loss(0.5)) != float(loss(7.0))
 
 
 def test_the_mel_spectrum_counts_by_its_weight_beside_the_bound():
