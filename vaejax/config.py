@@ -454,19 +454,15 @@ class Config:
         return int(self.data.num_samples * stretch) + 8 if stretch > 1 else self.data.num_samples
 
 
+@lru_cache
 def marked(mark: Mark) -> tuple[str, ...]:
     """Dotted names of the fields that have a mark, in their order."""
     return tuple(
         f"{section.name}.{name}"
         for section in dataclasses.fields(Config)
-        for name, hint in _hints(section.type).items()
+        for name, hint in get_type_hints(section.type, include_extras=True).items()
         if mark in getattr(hint, "__metadata__", ())
     )
-
-
-@lru_cache
-def _hints(section: Any) -> dict[str, Any]:
-    return get_type_hints(section, include_extras=True)
 
 
 def check(config: Config) -> None:
@@ -634,7 +630,7 @@ def _check_names(config: Config) -> None:
     """Refuses a name that is none of those that a field can have, from wherever it came."""
     for section in dataclasses.fields(config):
         values = getattr(config, section.name)
-        for name, hint in _hints(type(values)).items():
+        for name, hint in get_type_hints(type(values), include_extras=True).items():
             value, known = getattr(values, name), _choices(hint)
             if known and value not in known:
                 listed = ", ".join(known)
