@@ -1,6 +1,7 @@
 """The training step: a function of (seed, step), whatever the dispatch or the storage."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from vaejax import features, optimizers, training
+from vaejax import checkpoint, features, optimizers, training
 from vaejax.data import batches
+from vaejax.objective.regularizers import REGULARIZERS
 
 
 def equal(left, right):
@@ -173,6 +175,29 @@ def test_a_batch_in_parts_that_keep_nothing_is_the_same_step(make_config, sounds
     )
     assert "length=4" in text
     assert text.count("remat2[") >= 2
+
+
+def test_what_an_objective_carries_goes_through_steps_logs_and_checkpoints(
+    config, sounds, fitted, tmp_path, monkeypatch
+):
+    def carry(mean, batch):
+        return {"multiplier": batch.carried["multiplier"] + mean["kl"]}
+
+    assert training.create_state(config).carried == {}
+    kl = REGULARIZERS["kl"]._replace(begin=lambda c: {"multiplier": jnp.ones(())}, carry=carry)
+    monkeypatch.setitem(REGULARIZERS, "kl", kl)
+    state = training.create_state(config)
+    columns = *sounds.read(sounds.train_rows[:8]), batches.positions_at(state.step, batch_size=8)
+    step = partial(training.train_step, config=config, num_clips=32)
+    after, metrics = jax.eval_shape(step, state, fitted, *columns)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["multiplier"].shape == ()
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save_last(state._replace(carried={"multiplier": jnp.float32(3.0)}), {"loss": 1.0})
+    checkpoints.wait()
+    restored, _ = checkpoints.restore_last(config, 0)
+    checkpoints.close()
+    assert float(restored.carried["multiplier"]) == 3.0
 
 
 def test_every_weight_learns(config, eight_steps):
