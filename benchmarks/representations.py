@@ -18,7 +18,8 @@ from typing import Any
 import tyro
 
 from benchmarks import record
-from vaejax.config import Config, Features, Kind, Model, Sound
+from vaejax.config import Config, Features, Model, Sound
+from vaejax.tables import names_in
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Options:
 
     data: str = "synth"
     """Folder of sounds, or synth."""
-    kinds: tuple[Kind, ...] = Kind.__args__  # type: ignore[attr-defined]
+    kinds: tuple[str, ...] = names_in("features/__init__.py:REPRESENTATIONS")
     """Of features; all by default."""
     latent_dim: int = 64
     """Dimensions of PCA."""

@@ -41,10 +41,10 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
     """Name -> (function, arguments)."""
     import jax
     import jax.numpy as jnp
-    import optax
 
-    from vaejax import features, models, objectives, partwise, training
+    from vaejax import features, models, optimizers, partwise, training
     from vaejax.models import linear as path
+    from vaejax.objective.batch import batch_loss
 
     size = config.train.batch_size
     state = training.create_state(config, dataset.told.condition_dim)
@@ -103,19 +103,13 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
         return found, rebuilt, pull(out)
 
     num_clips = len(dataset.train_rows)
-    loss_of = partial(objectives.batch_loss, model=model, config=config, num_clips=num_clips)
+    loss_of = partial(batch_loss, model=model, config=config, num_clips=num_clips)
 
     def loss(params, fitted, x):
         return jax.value_and_grad(loss_of, has_aux=True)(params, x, told, fitted, keys)
 
     def update(state, grads):
-        updates, opt_state = training.create_optimizer(config).update(
-            grads, state.opt_state, state.params
-        )
-        params = optax.apply_updates(state.params, updates)
-        decay = config.train.ema_decay
-        ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
-        return params, ema, opt_state
+        return optimizers.update(grads, state.params, state.ema, state.opt_state, config)
 
     positions = jnp.arange(size, dtype=jnp.uint32)
     step = partial(training.train_step, config=config, num_clips=num_clips)

@@ -71,8 +71,10 @@ from vaejax.data.sounds import Sounds, describe  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a shell starts in the background ignores SIGINT, and so would the scripts that tests start
-# and interrupt.
+# and interrupt; under nohup it is SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Presets import one another as `configs.NAME`, which a script in the root finds by itself.
 sys.path.insert(0, str(ROOT))
 

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -112,8 +113,10 @@ def commands(text):
 
 
 def commands_of(page):
-    """Of its bash blocks, and the inline code that starts with a program's name, in their order."""
-    found = [c for b in blocks(page) if b.language == "bash" for c in commands(b.text)]
+    """Of its bash blocks, and the inline code that starts with a program's name, in their order.
+    Those after a diff are for a copy with that change, see `RECIPES`."""
+    plain = [b for b in blocks(page) if b not in {recipe.command for recipe in RECIPES}]
+    found = [c for b in plain if b.language == "bash" for c in commands(b.text)]
     inline = re.findall(r"`([^`]+)`", prose(page))
     starts = ("python ", "pip ", *(f"{tool} " for tool in TOOLS))
     return found + [c for text in inline if text.startswith(starts) for c in commands(text)]
@@ -378,7 +381,41 @@ def test_options_and_settings_named_in_the_text_exist(page, train_script, sample
 # Changes
 
 
-DIFFS = [b for page in PAGES for b in blocks(page) if b.language == "diff"]
+class Recipe(NamedTuple):
+    """A diff, and the command that goes with it."""
+
+    diff: Block
+    command: Block
+
+    @property
+    def options(self):
+        """Of the command, without those that say where it runs."""
+        ((_, script, *argv),) = commands(self.command.text)
+        assert (script, *argv[::2][:2]) == ("train.py", "--config", "--workdir"), argv
+        return argv[4:]
+
+    def added(self):
+        """Lines that it adds, by file, but for empty ones."""
+        lines, count = self.diff.text.splitlines(), {}
+        for line in lines:
+            if line.startswith("+++ b/"):
+                path = line[6:]
+            elif re.match(r"\+\s*\S", line):
+                count[path] = count.get(path, 0) + 1
+        return count
+
+
+def recipes_of(page):
+    found = blocks(page)
+    pairs = itertools.pairwise(found)
+    return [Recipe(*pair) for pair in pairs if pair[0].language == "diff"]
+
+
+RECIPES = [recipe for page in PAGES for recipe in recipes_of(page)]
+
+
+def name_of(recipe):
+    return commands(recipe.command.text)[0][5].removeprefix("runs/")
 
 
 def test_there_is_a_diff_for_each_kind_of_change():
@@ -387,23 +424,30 @@ def test_there_is_a_diff_for_each_kind_of_change():
         for line in (ROOT / "docs/change-one-thing.md").read_text().splitlines()
         if line.startswith("## ")
     ]
-    for kind in ("likelihood", "schedule", "prior", "bottleneck", "channel", "representation"):
+    kinds = ("likelihood", "schedule", "prior", "bottleneck", "channel", "representation")
+    for kind in (*kinds, "optimizer", "carried", "critic", "block"):
         assert any(kind in heading for heading in headings), f"no recipe for {kind}"
-    assert len(DIFFS) >= 6
 
 
-@pytest.mark.parametrize("diff", DIFFS, ids=lambda b: f"line{b.line}")
-def test_diff_is_small_and_of_one_file(diff):
-    changed = [line for line in diff.text.splitlines() if re.match(r"[+-](?!\+\+ |-- )", line)]
-    assert 0 < len(changed) <= 15
-    assert len(re.findall(r"^\+\+\+ b/", diff.text, re.M)) == 1
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_change_is_small_and_of_one_file(recipe):
+    """But for its settings; and for a critic, which is a file of its own and two entries."""
+    added = recipe.added()
+    settings = added.pop("vaejax/config.py", 0)
+    assert settings <= 2
+    if name_of(recipe) == "critic":
+        assert (len(added), sum(added.values()) <= 40) == (3, True)
+    else:
+        ((_, count),) = added.items()
+        assert 0 < count <= 20
 
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
-    """What the package computes as it is and under each diff: text of the diff -> figures."""
+    """What the package computes as it is and under each recipe: its name -> figures."""
     copies = {}
-    for diff in (None, *DIFFS):
+    for recipe in (None, *RECIPES):
+        diff = recipe and recipe.diff
         copy = tmp_path_factory.mktemp("copy")
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "vaejax", copy / "vaejax", ignore=ignored)
@@ -418,9 +462,10 @@ def changed(tmp_path_factory):
                 env={**os.environ, "GIT_CEILING_DIRECTORIES": str(copy.parent)},
             )
             assert done.returncode == 0, f"{diff.page}:{diff.line}: {done.stderr}"
-        copies[None if diff is None else diff.text] = copy
+        copies[recipe and name_of(recipe)] = str(copy), recipe.options if recipe else []
+    script, given = ROOT / "tests" / "changed_copy.py", json.dumps(list(copies.values()))
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "changed_copy.py", *map(str, copies.values())],
+        [sys.executable, script, given],
         capture_output=True,
         text=True,
     )
@@ -428,19 +473,30 @@ def changed(tmp_path_factory):
     return dict(zip(copies, map(json.loads, done.stdout.splitlines()), strict=True))
 
 
-@pytest.mark.parametrize("diff", DIFFS, ids=lambda b: f"line{b.line}")
-def test_diff_applies_and_changes_what_it_trains(changed, diff):
-    figures = changed[diff.text]
-    assert all(np.isfinite(np.asarray(value)).all() for value in figures.values())
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_recipe_applies_trains_and_makes_a_sound(changed, recipe):
+    figures, before = changed[name_of(recipe)], changed[None]
+    for name in ("loss", "last_loss", "kl", "grad_norm", "sound", "ramps"):
+        assert np.isfinite(np.asarray(figures[name])).all(), name
     assert figures["grad_norm"] > 0
-    assert figures != changed[None]
+    assert figures["sound"] > 0
+    measured = ("loss", "last_loss", "ramps", "spectrogram")
+    assert any(figures[name] != before[name] for name in measured)
     # Whatever the model sees, it stands for the same sound.
-    assert figures["magnitude"] == pytest.approx(changed[None]["magnitude"], rel=1e-4)
+    assert figures["magnitude"] == pytest.approx(before["magnitude"], rel=1e-4)
+
+
+def test_what_a_recipe_adds_is_trained_logged_and_carried(changed):
+    assert changed["generalised_gaussian"]["weights"] == changed[None]["weights"] + 1
+    assert changed["critic"]["weights"] > changed[None]["weights"]
+    assert {"critic", "adversary"} <= set(changed["critic"]["terms"])
+    assert "sliced" in changed["swae"]["terms"]
+    assert changed["geco"]["carried"]["multiplier"] < 1
 
 
 def recipe(name):
     """A function that a diff adds, with the modules that its file has."""
-    (text,) = [b.text for b in DIFFS if f"def {name}(" in b.text]
+    (text,) = [r.diff.text for r in RECIPES if f"def {name}(" in r.diff.text]
     added = "\n".join(line[1:] for line in text.splitlines() if re.match(r"\+(?!\+\+)", line))
     start = added.index(f"def {name}(")
     end = added.index("\n", added.index("return", start))

@@ -1,6 +1,7 @@
 """The training step: a function of (seed, step), whatever the dispatch or the storage."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from vaejax import features, training
+from vaejax import checkpoint, features, optimizers, training
 from vaejax.data import batches
+from vaejax.objective.regularizers import REGULARIZERS
 
 
 def equal(left, right):
@@ -85,7 +87,7 @@ def test_learning_rate_warms_up_in_a_line_and_decays_by_a_cosine(make_config):
             "final_learning_rate": 0.1,
         }
     )
-    schedule = training.learning_rate_schedule(config)
+    schedule = optimizers.learning_rate(config)
     for step in (0, 1, 5, 10):
         assert float(schedule(step)) == pytest.approx(2e-3 * step / 10, rel=1e-5, abs=1e-12)
     for step in (10, 40, 55, 100):
@@ -95,7 +97,7 @@ def test_learning_rate_warms_up_in_a_line_and_decays_by_a_cosine(make_config):
 
 def test_warm_up_longer_than_the_run_is_shortened(make_config):
     config = make_config(train={"num_steps": 4, "warmup_steps": 100, "learning_rate": 1e-3})
-    schedule = training.learning_rate_schedule(config)
+    schedule = optimizers.learning_rate(config)
     assert float(schedule(3)) == pytest.approx(1e-3, rel=1e-5)
 
 
@@ -173,6 +175,29 @@ def test_a_batch_in_parts_that_keep_nothing_is_the_same_step(make_config, sounds
     )
     assert "length=4" in text
     assert text.count("remat2[") >= 2
+
+
+def test_what_an_objective_carries_goes_through_steps_logs_and_checkpoints(
+    config, sounds, fitted, tmp_path, monkeypatch
+):
+    def carry(mean, batch):
+        return {"multiplier": batch.carried["multiplier"] + mean["kl"]}
+
+    assert training.create_state(config).carried == {}
+    kl = REGULARIZERS["kl"]._replace(begin=lambda c: {"multiplier": jnp.ones(())}, carry=carry)
+    monkeypatch.setitem(REGULARIZERS, "kl", kl)
+    state = training.create_state(config)
+    columns = *sounds.read(sounds.train_rows[:8]), batches.positions_at(state.step, batch_size=8)
+    step = partial(training.train_step, config=config, num_clips=32)
+    after, metrics = jax.eval_shape(step, state, fitted, *columns)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert metrics["multiplier"].shape == ()
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save_last(state._replace(carried={"multiplier": jnp.float32(3.0)}), {"loss": 1.0})
+    checkpoints.wait()
+    restored, _ = checkpoints.restore_last(config, 0)
+    checkpoints.close()
+    assert float(restored.carried["multiplier"]) == 3.0
 
 
 def test_every_weight_learns(config, eight_steps):

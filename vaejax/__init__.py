@@ -1,7 +1,7 @@
 """vaejax: a folder of sounds in, a variational autoencoder trained in JAX, new sounds out.
 
 - To play a trained run: `load`, which gives a `vaejax.synthesizer.Synthesizer`.
-- The loss, for one example: `vaejax.objectives`. The model: `vaejax.models`.
+- The loss, for one example: `vaejax.objective`, `elbo` first. The model: `vaejax.models`.
 - What the model sees of a sound, and back: `vaejax.features`. Phases: `vaejax.signal.phase`.
 - The training step: `vaejax.training`. From a key to a sound: `vaejax.generate`.
 - Every setting with its default: `vaejax.config`.

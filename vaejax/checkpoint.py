@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vaejax import conditions, earlier, files, hosts, models, run_folder, sharding
+from vaejax import conditions, earlier, files, hosts, run_folder, sharding
 from vaejax import config as configs
 from vaejax.conditions import Vocabulary
 from vaejax.config import Config
@@ -41,6 +41,7 @@ from vaejax.features import Statistics
 from vaejax.generate import Instrument
 from vaejax.metrics import Embedding
 from vaejax.models.linear import Linear
+from vaejax.objective import context
 from vaejax.priors import Mixture, Prior, Windows
 from vaejax.training import Fitted, TrainState, create_state
 
@@ -131,7 +132,7 @@ class Checkpoints:
         step = int(state.step)
         if self.last.latest_step() == step:
             return
-        tree = state._asdict()
+        tree = _stored(state)
         args = ocp.args.Composite(state=ocp.args.StandardSave(tree), best=ocp.args.JsonSave(best))
         with _explained(self.workdir):
             self.last.save(step, args=args, custom_metadata=_sum_of(tree))
@@ -166,7 +167,7 @@ class Checkpoints:
         """
 
         def fresh() -> dict[str, Any]:
-            return create_state(config, condition_dim)._asdict()
+            return _stored(create_state(config, condition_dim))
 
         template = _on_host(fresh)
         best_args = ocp.args.JsonRestore()
@@ -287,6 +288,11 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         number = len(list(aside.iterdir()))
         os.replace(Path(manager.directory) / str(step), aside / f"{series}-{step}-{number}")
+
+
+def _stored(state: TrainState) -> dict[str, Any]:
+    """What there is to write of a state; what the objective carries is nothing for most."""
+    return {name: part for name, part in state._asdict().items() if name != "carried" or part}
 
 
 def _manager(path: Path, read_only: bool) -> ocp.CheckpointManager:
@@ -574,9 +580,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
         instrument=Instrument(
             params=params,
             fitted=fitted,
-            prior=untold.prior
-            if untold
-            else models.prior_density(params, fitted.linear, config=config),
+            prior=untold.prior if untold else context.prior_density(params, fitted, config=config),
             embedding=embedding,
         ),
         data=data,

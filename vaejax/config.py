@@ -11,10 +11,15 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
+
+from vaejax.tables import one_of
 
 # Those of data.families, which imports JAX.
 Family = Literal[
@@ -35,21 +40,7 @@ Family = Literal[
     "tom",
     "clap",
 ]
-Likelihood = Literal["gaussian", "laplace", "student_t", "von_mises", "multi_resolution_stft"]
-Kind = Literal[
-    "power",
-    "log",
-    "log_mel",
-    "magnitude_if",
-    "mel_if",
-    "magnitude_phase_db",
-    "magnitude_cos_sin",
-    "complex",
-    "waveform",
-]
 MEL_KINDS = ("log_mel", "mel_if")
-# Those with a channel of angles.
-ANGLE_KINDS = ("magnitude_if", "mel_if", "magnitude_phase_db")
 # Of the kinds that have more than one value per bin.
 NUM_CHANNELS = {
     "magnitude_if": 2,
@@ -58,6 +49,25 @@ NUM_CHANNELS = {
     "magnitude_cos_sin": 3,
     "complex": 2,
 }
+
+
+class Mark(Enum):
+    """What else a field is, beside its type: `Annotated[float, NOT_NEGATIVE, SWEEPABLE]`."""
+
+    POSITIVE = "greater than 0"
+    NOT_NEGATIVE = "0 or more"
+    RESUMABLE = "of another value when a run goes on"
+    """What is measured and when; a larger num_steps, which stretches the learning rate's schedule
+    from there on; the source, which may be the same sounds under another path, as their fingerprint
+    decides; where the clips live, which changes nothing but how they are read."""
+    SWEEPABLE = "different in each member of a sweep"
+    """A field that the training step only computes with, so that it may be traced; one that decides
+    shapes, branches or files may not."""
+    FITTED_FROM = "looked at by what is fitted before training"
+
+
+POSITIVE, NOT_NEGATIVE, RESUMABLE = Mark.POSITIVE, Mark.NOT_NEGATIVE, Mark.RESUMABLE
+SWEEPABLE, FITTED_FROM = Mark.SWEEPABLE, Mark.FITTED_FROM
 Inversion = Literal["auto", "pghi", "spsi", "derivative", "peaks", "griffin_lim", "zero"]
 
 
@@ -65,32 +75,32 @@ Inversion = Literal["auto", "pghi", "spsi", "derivative", "peaks", "griffin_lim"
 class Data:
     """Which sounds, and how a file becomes a clip."""
 
-    source: Annotated[str, tyro.conf.arg(aliases=["--data"])] = "synth"
+    source: Annotated[str, tyro.conf.arg(aliases=["--data"]), RESUMABLE] = "synth"
     """Folder of sounds (any depth; the label of a sound is its folder's name), or `synth`, the
     built-in synthesiser."""
-    sample_rate: int = 44_100
+    sample_rate: Annotated[int, POSITIVE] = 44_100
     """Hz; files of another rate are resampled."""
-    clip_seconds: float = 1.0
+    clip_seconds: Annotated[float, POSITIVE] = 1.0
     """Seconds; longer sounds are cropped with a fade, shorter ones padded with silence."""
     trim_db: float = -60.0
     """dB below a sound's peak; what comes before the first sample above it is cut off."""
-    fade_ms: float = 10.0
+    fade_ms: Annotated[float, NOT_NEGATIVE] = 10.0
     """Milliseconds of fade-out where a sound is cut at the end of the clip."""
     holdout_fraction: float = 0.1
     """Share of the sounds that is never trained on."""
     holdout_by: Literal["hash", "pitch", "label"] = "hash"
     """How they are chosen: `hash` sound by sound, by a hash of each file; `pitch` whole pitches
     (see pitch_pattern) and `label` whole labels, so that none of their sounds is trained on."""
-    synth_count: int = 2048
+    synth_count: Annotated[int, POSITIVE] = 2048
     """Sounds in the built-in set."""
-    synth_seed: int = 0
+    synth_seed: Annotated[int, NOT_NEGATIVE] = 0
     """Seed of the built-in set."""
     synth_families: tuple[Family, ...] = ()
     """Families of the built-in set; none named is all of them."""
-    cache_dir: str | None = None
+    cache_dir: Annotated[str | None, RESUMABLE] = None
     """Folder for decoded sounds; by default $VAEJAX_CACHE, $XDG_CACHE_HOME/vaejax or
     ~/.cache/vaejax."""
-    num_workers: int | None = None
+    num_workers: Annotated[int | None, RESUMABLE] = None
     """Threads that decode files; by default one per core."""
     pitch_pattern: str | None = None
     r"""Regular expression for the pitch in a sound's path, with a group named `pitch` that holds a
@@ -99,7 +109,7 @@ class Data:
     """What labels a sound of a folder in NSynth's layout (examples.json beside audio/)."""
     estimate_pitch: bool = False
     """Measure the pitch of sounds of which it is not known otherwise."""
-    device_budget_mb: int = 2048
+    device_budget_mb: Annotated[int, POSITIVE, RESUMABLE] = 2048
     """Megabytes of int16 clips that may live on the device; a larger set stays on disk and is
     read ahead batch by batch: the same clips in the same order."""
 
@@ -113,23 +123,23 @@ class Data:
 class Features:
     """What the model sees of a sound."""
 
-    kind: Kind = "power"
+    kind: Annotated[str, one_of("features/__init__.py:REPRESENTATIONS")] = "power"
     """`power`: STFT magnitude ** exponent. `log`: log(1 + log_gain * magnitude). `log_mel`: the
     same of mel bands. With phase: `magnitude_if`, `mel_if` (magnitude ** exponent and instantaneous
     frequency, of bins or mel bands), `magnitude_phase_db` (magnitude ** exponent, wrapped phase,
     dB), `magnitude_cos_sin` (magnitude ** exponent, cosine and sine of the phase), `complex` (real
     and imaginary part, magnitude ** exponent). `waveform`: the samples."""
-    n_fft: int = 2048
+    n_fft: Annotated[int, POSITIVE] = 2048
     """Samples in an STFT window (Hann) and in its transform."""
-    hop_length: int = 512
+    hop_length: Annotated[int, POSITIVE] = 512
     """Samples between STFT frames."""
-    exponent: float = 0.3
+    exponent: Annotated[float, POSITIVE] = 0.3
     """Of the magnitude, in all kinds but `log`, `log_mel` and `waveform`. Decibels look better
     before the inversion and sound worse after it: averages in dB fill the gaps between partials."""
-    log_gain: float = 1000.0
+    log_gain: Annotated[float, POSITIVE] = 1000.0
     """Of `log` and `log_mel`: 1 / log_gain is the level, of a full-scale sine, below which they are
     linear; 1000 is 60 dB below."""
-    n_mels: int = 128
+    n_mels: Annotated[int, POSITIVE] = 128
     """Bands of `log_mel` and `mel_if`."""
     fmin: float = 0.0
     """Hz, lowest edge of the mel bands."""
@@ -157,20 +167,20 @@ class Features:
 class Augment:
     """Random changes of a training sound, drawn anew at each visit."""
 
-    gain_db: float = 1.0
+    gain_db: Annotated[float, NOT_NEGATIVE, SWEEPABLE, FITTED_FROM] = 1.0
     """dB; the level of a clip is lowered by a uniform draw from [0, gain_db]."""
-    shift_ms: float = 1.0
+    shift_ms: Annotated[float, NOT_NEGATIVE, SWEEPABLE, FITTED_FROM] = 1.0
     """Milliseconds; the start of a clip is delayed by a uniform draw from [0, shift_ms]."""
-    pitch_semitones: int = 2
+    pitch_semitones: Annotated[int, NOT_NEGATIVE] = 2
     """The clip is resampled by a whole number of semitones drawn from [-this, this], which moves
     its pitch and its length. Whole ones, because tuned sounds keep to them."""
-    pitch_probability: float = 0.5
+    pitch_probability: Annotated[float, SWEEPABLE, FITTED_FROM] = 0.5
     """Share of the visits at which the pitch moves."""
-    eq_db: float = 0.0
+    eq_db: Annotated[float, NOT_NEGATIVE, SWEEPABLE, FITTED_FROM] = 0.0
     """dB; standard deviation of the gains of a random equaliser, whose bands are 1.5 octaves apart.
     Stands for instruments that are not among the sounds. It changes a brightness that is told
     (condition.factors), and is refused beside it."""
-    eq_probability: float = 0.7
+    eq_probability: Annotated[float, SWEEPABLE, FITTED_FROM] = 0.7
     """Share of the visits at which the equaliser is in."""
 
 
@@ -182,40 +192,42 @@ class Model:
     and kernel_size, each in its own way; layers and patch are for conv2d.
     """
 
-    kind: Literal["conv1d", "conv2d", "waveform", "frames"] = "conv1d"
+    kind: Annotated[str, one_of("models/__init__.py:MODELS")] = "conv1d"
     """`conv1d`: residual convolutions over time, bins as channels. `conv2d`: convolutions over the
     plane of frames and bins. `waveform`: convolutions on the samples (--features.kind waveform).
     `frames`: a perceptron on every STFT frame by itself; z is a path, and paths of any length
     become sounds."""
-    latent_dim: int = 64
+    latent_dim: Annotated[int, POSITIVE] = 64
     """Dimensions of z; of `frames`, at each frame."""
-    width: int = 128
+    width: Annotated[int, POSITIVE] = 128
     """Channels of the convolutions: of all in conv1d and in plain conv2d; of the first in residual
     conv2d, doubling at each stage, and in waveform, doubling at every second."""
-    num_stages: int = 3
+    num_stages: Annotated[int, NOT_NEGATIVE] = 3
     """Times that the encoder halves (and the decoder doubles) the number of frames: of frames and
     bins in conv2d, of samples in waveform."""
-    num_blocks: int = 1
+    num_blocks: Annotated[int, POSITIVE] = 1
     """Residual blocks per stage; single convolutions in plain conv2d (where there is a group before
     the first stage too) and in waveform."""
-    kernel_size: int = 3
+    kernel_size: Annotated[int, POSITIVE] = 3
     """Frames that a convolution sees; frames and bins in conv2d, samples in waveform."""
+    block: Annotated[str, one_of("models/conv1d.py:BLOCKS")] = "residual"
+    """Of conv1d: what its blocks are."""
     layers: Literal["residual", "plain"] = "residual"
     """Of conv2d. `residual`: blocks around the identity, and an input that says which frequency a
     bin has. `plain`: convolution, ReLU and max-pooling."""
     patch: tuple[int, int] = (2, 4)
     """Of conv2d: frames and bins that its first convolution strides by, and its last one fills.
     (1, 1) sees every value by itself, and takes longest."""
-    num_directions: int = 256
+    num_directions: Annotated[int, POSITIVE] = 256
     """Principal directions that the perceptron reads and writes; at least latent_dim."""
-    dense_width: int = 1024
+    dense_width: Annotated[int, POSITIVE] = 1024
     """Units of the hidden layers of the perceptron between z and principal directions."""
-    dense_depth: int = 2
+    dense_depth: Annotated[int, POSITIVE] = 2
     """Hidden layers of the perceptron."""
-    num_refinements: int = 0
+    num_refinements: Annotated[int, NOT_NEGATIVE] = 0
     """Times that the encoder is shown the error of its answer and answers again (Marino et al.
     2018); not of `frames`, nor without a linear path. Pays for sounds unlike those trained on."""
-    ppca_clips: int = 1536
+    ppca_clips: Annotated[int, NOT_NEGATIVE] = 1536
     """Training clips, augmented ones included, that the linear path is fitted on; 0 leaves the
     linear path out, and the perceptron with it: a plain VAE from random weights."""
     frame_widths: tuple[int, ...] = (1000, 512, 256, 128, 64, 32, 16)
@@ -244,67 +256,68 @@ class Condition:
     `sample.py --tell chroma=9` then tells the model."""
     factors: tuple[str, ...] = ()
     """Factors of the built-in set (brightness, attack, decay ...) or of NSynth (velocity)."""
-    dropout: float = 0.1
+    dropout: Annotated[float, SWEEPABLE, FITTED_FROM] = 0.1
     """Share of the visits at which nothing is told, and share of the rest at which each fact is
     kept back, so that the model also works without."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: by default the negative ELBO. Names are those of `objectives.py`."""
+    """What is minimised: by default the negative ELBO. Names are those of the tables in
+    `objective/`."""
 
-    beta: float = 1.0
+    beta: Annotated[float, NOT_NEGATIVE, SWEEPABLE] = 1.0
     """Weight of the KL term; 1 is the evidence lower bound."""
-    schedule: Literal["linear", "cyclical"] = "linear"
+    schedule: Annotated[str, one_of("objective/schedules.py:SCHEDULES")] = "linear"
     """How the weight grows: `linear` from 0 over beta_warmup_steps, once; `cyclical` again and
     again, every beta_cycle_steps (Fu et al. 2019)."""
-    beta_warmup_steps: int = 0
+    beta_warmup_steps: Annotated[int, NOT_NEGATIVE] = 0
     """Steps over which the weight grows from 0 to beta (of `capacity`: the nats asked for)."""
-    beta_cycle_steps: int = 0
+    beta_cycle_steps: Annotated[int, NOT_NEGATIVE] = 0
     """Steps of a cycle of `cyclical`, the rise included."""
-    bound: Literal["elbo", "iwae", "dreg"] = "elbo"
+    bound: Annotated[str, one_of("objective/bounds.py:BOUNDS")] = "elbo"
     """`elbo`; `iwae`, tighter, of num_draws draws per sound (Burda et al. 2016); `dreg`, the same
     with a gradient for the encoder that does not fade (Tucker et al. 2019)."""
-    num_draws: int = 8
+    num_draws: Annotated[int, POSITIVE] = 8
     """Draws of z per sound of `iwae` and `dreg`, each of which is decoded."""
-    likelihood: Likelihood = "gaussian"
+    likelihood: Annotated[str, one_of("objective/likelihoods.py:LIKELIHOODS")] = "gaussian"
     """p(x|z). `laplace` and `student_t` forgive large errors; `von_mises` is for the channels that
     are angles, beside a Gaussian for the others; `multi_resolution_stft` compares sounds, not x."""
-    sigma: Literal["shared", "per_bin", "optimal", "fixed"] = "shared"
+    sigma: Annotated[str, one_of("objective/scales.py:SCALES")] = "shared"
     """Its scale: learned, one for all values or one per bin; the best one of each sound in closed
     form (Rybkin et al. 2021); or fixed_sigma."""
-    fixed_sigma: float = 1.0
+    fixed_sigma: Annotated[float, POSITIVE, SWEEPABLE] = 1.0
     """Of `fixed`, in units of x, whose standard deviation is 1."""
-    degrees_of_freedom: float = 4.0
+    degrees_of_freedom: Annotated[float, POSITIVE, SWEEPABLE] = 4.0
     """Of `student_t`; the more, the nearer to a Gaussian."""
-    prior: Literal["standard", "mixture", "vampprior", "hierarchical"] = "standard"
+    prior: Annotated[str, one_of("objective/priors.py:PRIORS")] = "standard"
     """p(z): N(0, I); or learned: a Gaussian mixture, the posteriors of learned pseudo-inputs
     (Tomczak & Welling 2018), or a second level of latents above z (Burda et al. 2016)."""
-    prior_components: int = 64
+    prior_components: Annotated[int, POSITIVE] = 64
     """Gaussians of `mixture`, pseudo-inputs of `vampprior`."""
-    top_dim: int = 8
+    top_dim: Annotated[int, POSITIVE] = 8
     """Dimensions of the level above z of `hierarchical`."""
-    posterior: Literal["gaussian", "flow"] = "gaussian"
+    posterior: Annotated[str, one_of("objective/posteriors.py:POSTERIORS")] = "gaussian"
     """q(z|x): a Gaussian with a diagonal covariance, or that bent by coupling layers (Dinh et al.
     2017)."""
-    flow_layers: int = 4
+    flow_layers: Annotated[int, POSITIVE] = 4
     """Coupling layers of `flow`."""
-    latent_width: int = 64
+    latent_width: Annotated[int, POSITIVE] = 64
     """Hidden units of the perceptrons of `hierarchical` and `flow`."""
-    regularizer: Literal["kl", "free_bits", "capacity", "tc", "mmd"] = "kl"
+    regularizer: Annotated[str, one_of("objective/regularizers.py:REGULARIZERS")] = "kl"
     """What stands beside the reconstruction: beta KL; the same where each dimension has
     `free_bits` for nothing (Kingma et al. 2016); beta times how far KL is from `capacity` (Burgess
     et al. 2018); beta KL and tc_weight times the total correlation of z (Chen et al. 2018); beta KL
     and mmd_weight times the maximum mean discrepancy between q(z) and p(z) (Zhao et al. 2019)."""
-    free_bits: float = 0.25
+    free_bits: Annotated[float, NOT_NEGATIVE, SWEEPABLE] = 0.25
     """Nats per dimension of z that `free_bits` does not charge for."""
-    capacity: float = 100.0
+    capacity: Annotated[float, NOT_NEGATIVE, SWEEPABLE] = 100.0
     """Nats per sound that `capacity` holds KL at."""
-    tc_weight: float = 5.0
+    tc_weight: Annotated[float, NOT_NEGATIVE, SWEEPABLE] = 5.0
     """Of `tc`; the beta of Chen et al. is this plus `beta`."""
-    mmd_weight: float = 1000.0
+    mmd_weight: Annotated[float, NOT_NEGATIVE, SWEEPABLE] = 1000.0
     """Of `mmd`, in nats."""
-    mel_weight: float = 0.0
+    mel_weight: Annotated[float, NOT_NEGATIVE] = 0.0
     """Nats beside the likelihood for every dB that the mel spectrum is off (the magnitudes', before
     their phase is recovered): the ear's frequencies and levels count for more. Above 0 the loss is
     not the negative ELBO any more, and no comparison with one."""
@@ -314,48 +327,51 @@ class Objective:
 class Train:
     """The loop."""
 
-    num_steps: int = 500
+    num_steps: Annotated[int, POSITIVE, RESUMABLE] = 500
     """Steps in all; a finished run goes on when this is raised."""
-    batch_size: int = 32
+    batch_size: Annotated[int, POSITIVE] = 32
     """Clips per step; may exceed the number of clips."""
-    seed: int = 0
+    seed: Annotated[int, NOT_NEGATIVE, SWEEPABLE, FITTED_FROM] = 0
     """Seed of the weights, of the order of the clips and of every random draw."""
-    steps_per_dispatch: int = 1
+    steps_per_dispatch: Annotated[int, POSITIVE] = 1
     """Steps in one compiled call (`lax.scan`); pays where a step is short beside its dispatch."""
-    grad_accumulation: int = 1
+    grad_accumulation: Annotated[int, POSITIVE, RESUMABLE] = 1
     """Parts that a batch is worked through in, one after the other, before the weights move: the
     same step within rounding, in a fraction of the memory."""
-    remat: bool = False
+    remat: Annotated[bool, RESUMABLE] = False
     """Compute what encoder and decoder keep for the gradient a second time instead of keeping it:
     the same step within rounding, with less memory (a seventh, in a model of long clips) and more
     work (a third). train.grad_accumulation saves more."""
-    learning_rate: float = 1e-3
+    optimizer: Annotated[str, one_of("optimizers.py:OPTIMIZERS")] = "adamw"
+    """`adamw`; `muon`, AdamW for what is no matrix (Jordan et al. 2024); `schedule_free`, which
+    needs no decay of the learning rate and averages by itself (Defazio et al. 2024)."""
+    learning_rate: Annotated[float, POSITIVE, SWEEPABLE] = 1e-3
     """Peak of the schedule."""
-    warmup_steps: int = 20
+    warmup_steps: Annotated[int, NOT_NEGATIVE] = 20
     """Steps of linear warm-up."""
-    final_learning_rate: float = 0.02
+    final_learning_rate: Annotated[float, SWEEPABLE] = 0.02
     """Share of the peak that the cosine decay ends at."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, NOT_NEGATIVE, SWEEPABLE] = 0.0
     """Of AdamW, per unit of learning rate."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, POSITIVE, SWEEPABLE] = 1.0
     """Largest norm of the gradient, in nats per feature value."""
-    ema_decay: float = 0.98
+    ema_decay: Annotated[float, SWEEPABLE] = 0.98
     """Per step; the averaged weights are the ones that are evaluated and sampled from."""
-    log_every_steps: int = 10
+    log_every_steps: Annotated[int, POSITIVE, RESUMABLE] = 10
     """Steps between lines of metrics."""
-    eval_every_steps: int = 100
+    eval_every_steps: Annotated[int, POSITIVE, RESUMABLE] = 100
     """Steps between measurements on the held-out sounds."""
-    save_every_steps: int = 100
+    save_every_steps: Annotated[int, POSITIVE, RESUMABLE] = 100
     """Steps between checkpoints: what a lost connection costs at most."""
     best_by: Literal["loss", "mel_l1_db", "lsd_db"] = "mel_l1_db"
     """Held-out figure by which the best weights are kept, sampled from, and training stops: a
     distance in audio, or the loss, which on small sets rises long before the audio gets worse."""
-    patience: int = 2
+    patience: Annotated[int, NOT_NEGATIVE, RESUMABLE] = 2
     """Evaluations without a gain, by more than chance, after which training stops; 0 goes on to
     num_steps. Chance is one standard error of how much nearer each held-out sound has come."""
-    eval_clips: int = 64
+    eval_clips: Annotated[int, POSITIVE] = 64
     """Held-out sounds measured at an evaluation, at most."""
-    board_clips: int = 4
+    board_clips: Annotated[int, NOT_NEGATIVE, RESUMABLE] = 4
     """Held-out sounds drawn and played in TensorBoard at an evaluation."""
 
 
@@ -363,10 +379,10 @@ class Train:
 class Prior:
     """The density that new latents are drawn from, fitted to the aggregate posterior."""
 
-    max_components: int = 16
+    max_components: Annotated[int, POSITIVE] = 16
     """Components of the Gaussian mixture, at most; the number is chosen by the
     likelihood of sounds that are left out in turn."""
-    max_clips: int = 4096
+    max_clips: Annotated[int, POSITIVE] = 4096
     """Training sounds that it is fitted on, at most."""
 
 
@@ -374,17 +390,17 @@ class Prior:
 class Sound:
     """From the model's output to a sound."""
 
-    inversion: Inversion = "auto"
+    inversion: Annotated[Inversion, RESUMABLE] = "auto"
     """Start of the phase recovery; `auto` is `pghi`, or the phase that the model says where the
     kind of features carries one. By any other name the phase is recovered from the magnitude
     alone."""
-    iterations: int | None = 2
+    iterations: Annotated[int | None, RESUMABLE] = 2
     """Griffin-Lim iterations after the start, or after the phase that the model says; None takes
     what is usual for `inversion`, 0 after the model's phase. On a model's magnitudes more than two
     change nothing that can be measured."""
-    peak_db: float = -1.0
+    peak_db: Annotated[float, RESUMABLE] = -1.0
     """dB below full scale; every sound is scaled to this peak."""
-    fade_out_ms: float = 5.0
+    fade_out_ms: Annotated[float, NOT_NEGATIVE, RESUMABLE] = 5.0
     """Milliseconds of fade at the end of every sound, so that none ends in a click."""
 
 
@@ -438,94 +454,15 @@ class Config:
         return int(self.data.num_samples * stretch) + 8 if stretch > 1 else self.data.num_samples
 
 
-# A run goes on under another value of these. Those of the loop change what is measured and when;
-# a larger num_steps stretches the learning rate's schedule from there on; the source may be the
-# same sounds under another path, which their fingerprint decides; where the clips live changes
-# nothing but how they are read.
-RESUMABLE = frozenset(
-    {
-        "data.source",
-        "data.cache_dir",
-        "data.num_workers",
-        "data.device_budget_mb",
-        "train.num_steps",
-        "train.grad_accumulation",
-        "train.remat",
-        "train.log_every_steps",
-        "train.eval_every_steps",
-        "train.save_every_steps",
-        "train.board_clips",
-        "train.patience",
-        "sound.inversion",
-        "sound.iterations",
-        "sound.peak_db",
-        "sound.fade_out_ms",
-    }
-)
-
-
-POSITIVE = (
-    "data.sample_rate",
-    "data.clip_seconds",
-    "data.synth_count",
-    "data.device_budget_mb",
-    "features.n_fft",
-    "features.hop_length",
-    "features.exponent",
-    "features.log_gain",
-    "features.n_mels",
-    "model.latent_dim",
-    "model.width",
-    "model.num_blocks",
-    "model.kernel_size",
-    "model.num_directions",
-    "model.dense_width",
-    "model.dense_depth",
-    "objective.num_draws",
-    "objective.fixed_sigma",
-    "objective.degrees_of_freedom",
-    "objective.prior_components",
-    "objective.top_dim",
-    "objective.flow_layers",
-    "objective.latent_width",
-    "train.num_steps",
-    "train.batch_size",
-    "train.steps_per_dispatch",
-    "train.grad_accumulation",
-    "train.learning_rate",
-    "train.clip_norm",
-    "train.log_every_steps",
-    "train.eval_every_steps",
-    "train.save_every_steps",
-    "train.eval_clips",
-    "prior.max_components",
-    "prior.max_clips",
-)
-NOT_NEGATIVE = (
-    "data.fade_ms",
-    "augment.gain_db",
-    "augment.shift_ms",
-    "augment.pitch_semitones",
-    "augment.eq_db",
-    "model.num_stages",
-    "model.num_refinements",
-    "model.ppca_clips",
-    "objective.beta",
-    "objective.beta_warmup_steps",
-    "objective.beta_cycle_steps",
-    "objective.free_bits",
-    "objective.capacity",
-    "objective.tc_weight",
-    "objective.mmd_weight",
-    "objective.mel_weight",
-    "train.seed",
-    "train.warmup_steps",
-    "train.weight_decay",
-    "train.board_clips",
-    "train.patience",
-    "sound.fade_out_ms",
-    "data.synth_seed",
-)
+@lru_cache
+def marked(mark: Mark) -> tuple[str, ...]:
+    """Dotted names of the fields that have a mark, in their order."""
+    return tuple(
+        f"{section.name}.{name}"
+        for section in dataclasses.fields(Config)
+        for name, hint in get_type_hints(section.type, include_extras=True).items()
+        if mark in getattr(hint, "__metadata__", ())
+    )
 
 
 def check(config: Config) -> None:
@@ -541,13 +478,14 @@ def check(config: Config) -> None:
             raise ValueError(message)
 
     _check_names(config)
-    for name in POSITIVE:
+    positive, not_negative = marked(POSITIVE), marked(NOT_NEGATIVE)
+    for name in positive:
         value = get(config, name)
         require(value > 0, f"{name}={value} must be greater than 0")
-    for name in NOT_NEGATIVE:
+    for name in not_negative:
         value = get(config, name)
         require(value >= 0, f"{name}={value} must not be negative")
-    for name in (*POSITIVE, *NOT_NEGATIVE):
+    for name in (*positive, *not_negative):
         value = get(config, name)
         require(math.isfinite(value), f"{name}={value} must be a finite number")
 
@@ -662,7 +600,6 @@ def check(config: Config) -> None:
         "principal directions, which model.kind=frames and model.ppca_clips=0 go without; leave it "
         "at 0",
     )
-    _check_objective(config)
     for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):
         value = getattr(train, name)
         require(
@@ -678,84 +615,36 @@ def check(config: Config) -> None:
         f"{parts}; try {-(-train.batch_size // parts) * parts}",
     )
     require(
-        parts == 1 or config.objective.regularizer == "kl",
-        f"train.grad_accumulation={parts} needs a loss that is a mean over sounds, which "
-        f"objective.regularizer={config.objective.regularizer} is not; leave one of the two "
-        "out",
-    )
-    require(
         train.num_steps * train.batch_size < 2**32,
         f"train.num_steps={train.num_steps} x train.batch_size={train.batch_size} must stay below "
         "2^32 clips",
     )
+    # Imported last: it takes JAX, and seconds.
+    from vaejax.objective import context
+
+    if text := context.problem(config):
+        raise ValueError(text)
 
 
 def _check_names(config: Config) -> None:
     """Refuses a name that is none of those that a field can have, from wherever it came."""
     for section in dataclasses.fields(config):
         values = getattr(config, section.name)
-        for name, hint in get_type_hints(type(values)).items():
-            value = getattr(values, name)
-            if get_origin(hint) is Literal and value not in get_args(hint):
-                known = ", ".join(get_args(hint))
-                raise ValueError(f"{section.name}.{name}={value!r} is none of: {known}")
+        for name, hint in get_type_hints(type(values), include_extras=True).items():
+            value, known = getattr(values, name), _choices(hint)
+            if known and value not in known:
+                listed = ", ".join(known)
+                raise ValueError(f"{section.name}.{name}={value!r} is none of: {listed}")
 
 
-def _check_objective(config: Config) -> None:
-    objective = config.objective
-
-    def require(holds: bool, message: str) -> None:
-        if not holds:
-            raise ValueError(message)
-
-    require(
-        objective.schedule != "cyclical"
-        or 0 < objective.beta_warmup_steps <= objective.beta_cycle_steps,
-        f"objective.schedule=cyclical needs a rise within each cycle, but beta_warmup_steps="
-        f"{objective.beta_warmup_steps} and beta_cycle_steps={objective.beta_cycle_steps}; try "
-        f"{config.train.num_steps // 8} and {config.train.num_steps // 4}",
+def _choices(hint: Any) -> tuple[str, ...]:
+    """The names that a field of a type can have; none where it has no names."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    specs = (
+        m for m in getattr(hint, "__metadata__", ()) if isinstance(m, PrimitiveConstructorSpec)
     )
-    if objective.bound != "elbo":
-        require(
-            objective.regularizer == "kl",
-            f"objective.bound={objective.bound} has no room for objective.regularizer="
-            f"{objective.regularizer}; leave it at kl, or take the bound elbo",
-        )
-        require(
-            objective.mel_weight == 0,
-            f"objective.bound={objective.bound} has no room for objective.mel_weight="
-            f"{objective.mel_weight}; leave it at 0, or take the bound elbo",
-        )
-    require(
-        objective.bound != "dreg" or objective.prior != "hierarchical",
-        "objective.bound=dreg is for one level of latents; with objective.prior=hierarchical, take "
-        "iwae",
-    )
-    require(
-        objective.regularizer != "tc" or objective.posterior == "gaussian",
-        "objective.regularizer=tc needs the density of one dimension at a time, which "
-        "objective.posterior=flow does not have; take gaussian",
-    )
-    require(
-        objective.likelihood != "von_mises" or config.features.kind in ANGLE_KINDS,
-        f"objective.likelihood=von_mises is for angles, and features.kind={config.features.kind} "
-        f"has none; take gaussian, or one of {', '.join(ANGLE_KINDS)}",
-    )
-    require(
-        objective.sigma != "optimal" or objective.likelihood in ("gaussian", "laplace"),
-        f"objective.sigma=optimal is in closed form for gaussian and laplace, not for "
-        f"objective.likelihood={objective.likelihood}; take shared",
-    )
-    require(
-        objective.sigma != "per_bin" or objective.likelihood != "multi_resolution_stft",
-        "objective.likelihood=multi_resolution_stft is one distance, without bins; take "
-        "objective.sigma=shared",
-    )
-    require(
-        objective.prior != "hierarchical" or objective.top_dim <= config.latent_dim,
-        f"objective.top_dim={objective.top_dim} must be at most the {config.latent_dim} dimensions "
-        "of z",
-    )
+    return next((spec.choices or () for spec in specs), ())
 
 
 def _check_stages(config: Config) -> None:
@@ -904,7 +793,7 @@ def check_resumable(old: Config, new: Config, workdir: Path) -> None:
       ValueError: names the fields that differ and may not.
     """
     changed = differences(old, new)
-    fixed = {name: pair for name, pair in changed.items() if name not in RESUMABLE}
+    fixed = {name: pair for name, pair in changed.items() if name not in marked(RESUMABLE)}
     if fixed:
         listed = ", ".join(f"{name} was {old!r}, is {new!r}" for name, (old, new) in fixed.items())
         raise ValueError(

@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import objectives, patience
+from vaejax import patience
 from vaejax.config import Config
 from vaejax.models import linear as linear_path
+from vaejax.objective.context import bind
+from vaejax.objective.regularizers import REGULARIZERS
 from vaejax.patience import Progress
 
 # Burda et al. 2016: a dimension is active where the variance of its posterior mean exceeds 0.01,
@@ -23,14 +25,6 @@ from vaejax.patience import Progress
 ACTIVE_VARIANCE = 0.01
 # Nats per sound below which a latent says nothing.
 DEAD_NATS = 0.05
-# What to do, by the regularizer: the settings that hold the latent down.
-WAYS_OUT = {
-    "kl": "lower --objective.beta or raise --objective.beta_warmup_steps",
-    "free_bits": "raise --objective.free_bits or lower --objective.beta",
-    "capacity": "raise --objective.capacity",
-    "tc": "lower --objective.tc_weight or --objective.beta",
-    "mmd": "lower --objective.beta",
-}
 
 
 # Is it alive?
@@ -86,9 +80,11 @@ def mutual_information(log_q) -> float:
 def _make_pairs(config: Config):
     @jax.jit
     def pairs(flow, z, mean, logvar):
+        at = bind(config, {"posterior": flow})
+
         def row(draw):
             def one(mean, logvar):
-                return jnp.sum(objectives.log_posterior(flow, draw, mean, logvar, config=config))
+                return jnp.sum(at.posterior.log_density(draw, mean, logvar, at))
 
             return jax.vmap(one)(mean, logvar)
 
@@ -133,7 +129,7 @@ def collapse_warning(held_out: Mapping[str, float], config: Config) -> str | Non
       held_out: figures of an evaluation, of which kl and active_units are looked at.
     """
     kl, units, latent_dim = held_out["kl"], int(held_out["active_units"]), config.model.latent_dim
-    way_out = WAYS_OUT[config.objective.regularizer]
+    way_out = REGULARIZERS[config.objective.regularizer].way_out
     if units == 0 or kl < DEAD_NATS:
         return (
             f"the latent has collapsed: KL is {kl:.3g} nats and {units or 'no dimension'} of "

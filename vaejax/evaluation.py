@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax import config as configs
-from vaejax import diagnostics, generate, metrics, objectives, priors, training
+from vaejax import diagnostics, generate, metrics, priors, training
 from vaejax.checkpoint import Aggregate, Posteriors
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
 from vaejax.metrics import Embedding
+from vaejax.objective import batch as objective
+from vaejax.objective.regularizers import Batch
 from vaejax.training import Fitted
 
 BATCH = 32
@@ -81,15 +83,15 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         return jax.vmap(one)(latents, facts)
 
     @jax.jit
-    def loss_of(terms, swept):
-        """Of all held-out sounds as one batch, at the full weights."""
-        loss, terms = objectives.loss_of(
-            terms,
-            objective=configs.replaced(config, swept).objective,
-            ramp=1.0,
-            num_clips=len(rows),
+    def loss_of(params, terms, swept):
+        """Of all held-out sounds as one batch, at the full weights and with what is carried as at
+        step 0, so that evaluations may be compared."""
+        own = configs.replaced(config, swept)
+        key, carried = jax.random.key(own.train.seed), objective.carried_of(own)
+        loss, terms = objective.loss_of(
+            Batch(terms, own, params, 1.0, len(rows), key=key, carried=carried)
         )
-        return loss, {k: jnp.mean(terms[k]) for k in objectives.EXTRA_TERMS if k in terms}
+        return loss, objective.figures(terms)
 
     @jax.jit
     def compare(clips, lengths, outputs):
@@ -127,12 +129,10 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
         means, variances = measured["moments"]
         per_sound, pairs = heard(params, fitted, means)
         errors = measured.pop("errors")
-        loss, batch_terms = jax.tree.map(float, loss_of(measured, swept))
+        loss, terms_of_loss = jax.tree.map(float, loss_of(params, measured, swept))
         values = {
             "loss": loss,
-            "recon": float(measured["recon"].mean()),
-            "kl": float(measured["kl"].mean()),
-            **batch_terms,
+            **terms_of_loss,
             **diagnostics.latent_figures(params, measured, config),
             **diagnostics.explained(errors, config),
             **{name: float(column.mean()) for name, column in per_sound.items()},

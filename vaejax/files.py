@@ -42,9 +42,11 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     finally:
         unfinished.discard(temporary)

@@ -15,6 +15,7 @@ import numpy as np
 from vaejax import features, metrics, models, partwise, picture, priors, sequences
 from vaejax.config import Config
 from vaejax.metrics import Embedding
+from vaejax.objective import context
 from vaejax.priors import Prior
 from vaejax.sequences import CLIP, Form
 from vaejax.signal.fade import fade_out
@@ -53,7 +54,7 @@ def encode(params, fitted: Fitted, waveform, condition, *, config: Config):
     """Posterior mean and logvar, [latent_dim] each, of a clip [num_samples] of which the model is
     told condition [condition_dim]; zeros for nothing."""
     x = features.x_of(waveform, fitted.statistics, config)
-    return models.encode(params, x, condition, fitted.linear, config=config)
+    return context.encode(params, x, condition, fitted.linear, config=config)
 
 
 def decode(params, fitted: Fitted, z, condition, *, config: Config):

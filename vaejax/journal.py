@@ -164,12 +164,21 @@ class Journal:
         """Returns when everything is on disk."""
         with contextlib.ExitStack() as each:  # also after one that fails
             each.callback(self.board.close)
-            each.callback(self.lines.close)
+            each.callback(self._close_lines)
             each.callback(self.checkpoints.wait)
 
+    def _close_lines(self) -> None:
+        # What is not on disk by now was an error when it was written.
+        with contextlib.suppress(OSError):
+            self.lines.close()
+
     def _record(self, split: str, at: int, values: Mapping[str, float]) -> None:
-        self.lines.write(json.dumps({"step": at, "split": split, **values}) + "\n")
-        self.lines.flush()
+        try:
+            self.lines.write(json.dumps({"step": at, "split": split, **values}) + "\n")
+            self.lines.flush()
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         self.board.scalars(split, at, values)
 
 

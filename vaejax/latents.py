@@ -18,11 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import encoding, generate, models, paths, priors, sequences
+from vaejax import encoding, generate, paths, priors, sequences
 from vaejax.checkpoint import Posteriors, Run
 from vaejax.data import files
 from vaejax.export.names import distinct, portable, readable
 from vaejax.matching import make_match
+from vaejax.objective import context
 from vaejax.priors import Mixture, Prior, Windows
 from vaejax.sequences import CLIP, Form
 
@@ -99,8 +100,7 @@ def prior_density(run: Run, prior: str) -> Prior:
     unless it was learned, and stands for the other while the run is unfinished."""
     if prior == "aggregate":
         return run.instrument.prior
-    params, fitted = run.instrument.params, run.instrument.fitted
-    return models.prior_density(params, fitted.linear, config=run.config)
+    return context.prior_density(run.instrument.params, run.instrument.fitted, config=run.config)
 
 
 def label_density(run: Run, label: str) -> Prior:

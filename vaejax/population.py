@@ -25,19 +25,9 @@ from vaejax.sweep import Member
 from vaejax.training import Fitted, TrainState
 
 # What the linear path depends on, which is fitted to augmented clips before training.
-FITTED_FROM = frozenset(
-    {
-        "augment.gain_db",
-        "augment.shift_ms",
-        "augment.pitch_probability",
-        "augment.eq_db",
-        "augment.eq_probability",
-        "condition.dropout",
-        "train.seed",
-    }
-)
+FITTED_FROM = configs.marked(configs.FITTED_FROM)
 # Axis of the members in a stacked state; they are all at the same step.
-AXES = TrainState(step=None, params=0, ema=0, opt_state=0, first_bad_step=0)  # type: ignore[arg-type]
+AXES = TrainState(*(None if name == "step" else 0 for name in TrainState._fields))  # type: ignore[arg-type]
 
 
 def traceable(values: Mapping[str, Any]) -> dict[str, np.ndarray]:

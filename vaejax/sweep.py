@@ -20,23 +20,7 @@ from vaejax import config as configs
 from vaejax import files
 from vaejax.config import Config
 
-# Fields that the training step only computes with, so that they may be traced; those that decide
-# shapes, branches or files may not.
-SWEEPABLE = (
-    "augment.gain_db",
-    "augment.shift_ms",
-    "augment.pitch_probability",
-    "augment.eq_db",
-    "augment.eq_probability",
-    "condition.dropout",
-    "objective.beta",
-    "train.learning_rate",
-    "train.final_learning_rate",
-    "train.weight_decay",
-    "train.clip_norm",
-    "train.ema_decay",
-    "train.seed",
-)
+SWEEPABLE = configs.marked(configs.SWEEPABLE)
 FILE, PLOT = "sweep.json", "rate-distortion.png"
 
 

@@ -335,7 +335,7 @@ def _save_hparams(folder: Path, config: Config) -> None:
         f"{section}.{key}": value
         for section, fields in configs.to_dict(config).items()
         for key, value in fields.items()
-        if f"{section}.{key}" not in configs.RESUMABLE
+        if f"{section}.{key}" not in configs.marked(configs.RESUMABLE)
     }
     values["train.num_steps"] = config.train.num_steps
     values["data.source"] = Path(config.data.source).name

@@ -6,7 +6,6 @@ Step n draws its clips, augmentation and noise from (seed, n), so that resuming 
 the number of steps per dispatch nothing but rounding.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,14 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax import conditions, diagnostics, features, models, objectives, partwise, sharding
+from vaejax import conditions, diagnostics, features, models, optimizers, partwise, sharding
 from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.sounds import Sounds
 from vaejax.data.stream import NUM_AHEAD, Reader, make_order
 from vaejax.features import Statistics
-from vaejax.models import latent
 from vaejax.models.linear import Linear
+from vaejax.objective import batch as objective
+from vaejax.objective import context
+from vaejax.objective.regularizers import Batch
+from vaejax.objective.schedules import ramp_at
 
 # Folded into the key of a visit for what is kept back of its facts.
 DROP = 1
@@ -47,6 +49,8 @@ class TrainState(NamedTuple):
     opt_state: Any
     first_bad_step: jax.Array
     """[] int32, the first step whose loss or gradient was not finite; -1 while there is none."""
+    carried: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    """What the objective carries from step to step, see `Regularizer.begin`; empty for most."""
 
 
 def raw_clip(pcm, length, config: Config):
@@ -142,32 +146,6 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
     return Fitted(statistics, models.fit_path(rows, jnp.concatenate(told), config))
 
 
-def create_optimizer(config: Config) -> optax.GradientTransformation:
-    """AdamW under warm-up, cosine decay and a clipped gradient norm."""
-    train = config.train
-    num_values = math.prod(config.shape)
-    schedule = learning_rate_schedule(config)
-    return optax.chain(
-        # The loss is in nats per example, a sum over values; the norm is set per value so that it
-        # means the same at any resolution.
-        optax.clip_by_global_norm(train.clip_norm * num_values),
-        optax.adamw(schedule, b2=0.99, weight_decay=train.weight_decay),
-    )
-
-
-def learning_rate_schedule(config: Config) -> optax.Schedule:
-    """Linear warm-up, then a cosine down to the final share of the peak."""
-    train = config.train
-    share = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=1.0,
-        warmup_steps=min(train.warmup_steps, train.num_steps - 1),
-        decay_steps=train.num_steps,
-        end_value=train.final_learning_rate,
-    )
-    return lambda step: train.learning_rate * share(step)
-
-
 def create_state(config: Config, condition_dim: int = 0, layout: Any = None) -> TrainState:
     """The state before the first step, of a model that is told `condition_dim` numbers.
 
@@ -179,14 +157,15 @@ def create_state(config: Config, condition_dim: int = 0, layout: Any = None) -> 
     def init(key):
         params = {
             "vae": models.init(key, config, condition_dim),
-            **objectives.init(jax.random.fold_in(key, 1), config),
+            **context.init(jax.random.fold_in(key, 1), config),
         }
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             ema=jax.tree.map(jnp.copy, params),
-            opt_state=create_optimizer(config).init(params),
+            opt_state=optimizers.create(config).init(params),
             first_bad_step=jnp.full((), -1, jnp.int32),
+            carried=objective.carried_of(config),
         )
 
     return init(keys_of(config)[0])
@@ -217,11 +196,11 @@ def train_step(
       prepare: the same for what turns clips into examples, which takes more room than they do.
 
     Returns:
-      The next state, and metrics, all float32: loss, recon and kl in nats per example, and the
-      terms of `objectives.EXTRA_TERMS` that are asked for, beta (as grown so far), sigma (of the
-      likelihood, in units of x), grad_norm, learning_rate, kl_per_dim, mean_variance and
-      variance (of the posterior means over the batch, and with their variances), see
-      `diagnostics.per_dim`.
+      The next state, and metrics, all float32: loss, recon and kl in nats per example, sigma (of
+      the likelihood, in units of x) and all other terms that are one number per example; what is
+      carried, where that is a number; beta (as grown so far), grad_norm, learning_rate; kl_per_dim,
+      mean_variance and variance (of the posterior means over the batch, and with their variances),
+      see `diagnostics.per_dim`.
     """
     model: Any = models.create_model(config)
     if config.train.remat:
@@ -234,13 +213,15 @@ def train_step(
         config=config,
         condition_dim=fitted.linear.condition_dim,
     )
-    ramp = objectives.ramp_at(state.step, config.objective)
+    ramp = ramp_at(state.step, config.objective)
     loss_of = partial(
-        objectives.batch_loss,
+        objective.batch_loss,
         model=model,
         config=config,
         ramp=ramp,
         num_clips=num_clips,
+        carried=state.carried,
+        train=True,
         vmap=vmap,
     )
 
@@ -251,10 +232,11 @@ def train_step(
     gradient = in_parts(gradient, config.train.grad_accumulation)
     (loss, terms), grads = gradient(clips, lengths, facts, positions)
     grad_norm = optax.global_norm(grads)
-    updates, opt_state = create_optimizer(config).update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    decay = config.train.ema_decay
-    ema = jax.tree.map(lambda a, b: decay * a + (1 - decay) * b, state.ema, params)
+    params, ema, opt_state = optimizers.update(
+        grads, state.params, state.ema, state.opt_state, config
+    )
+    whole = Batch(terms, config, state.params, ramp, num_clips, carried=state.carried)
+    carried = objective.carried_after(whole)
     # No sync with the host here: the loop reads the flag when it reads the metrics.
     is_bad = ~(jnp.isfinite(loss) & jnp.isfinite(grad_norm))
     first_bad_step = jnp.where(
@@ -268,18 +250,16 @@ def train_step(
     )
     metrics = {
         "loss": loss,
-        "recon": jnp.mean(terms["recon"]),
-        "kl": jnp.mean(terms["kl"]),
-        **{name: jnp.mean(terms[name]) for name in objectives.EXTRA_TERMS if name in terms},
+        **objective.figures(terms),
+        **{name: value for name, value in carried.items() if value.ndim == 0},
         "beta": config.objective.beta * ramp,
-        "sigma": jnp.mean(terms["sigma"]),
         "grad_norm": grad_norm,
-        "learning_rate": learning_rate_schedule(config)(state.step),
+        "learning_rate": optimizers.learning_rate(config)(state.step),
         "kl_per_dim": kl_per_dim,
         "mean_variance": mean_variance,
         "variance": variance,
     }
-    return TrainState(state.step + 1, params, ema, opt_state, first_bad_step), metrics
+    return TrainState(state.step + 1, params, ema, opt_state, first_bad_step, carried), metrics
 
 
 def in_parts(gradient, num_parts: int):
@@ -409,7 +389,7 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
       rows: [batch] int32, row of each clip in the set: its noise is drawn from (seed, row).
 
     Returns:
-      `objectives.example_terms` and `diagnostics.errors` with a leading batch axis, and `moments`,
+      `elbo.example_terms` and `diagnostics.errors` with a leading batch axis, and `moments`,
       mean and variance of the posteriors, [batch, latent_dim] each.
     """
     model = models.create_model(config)
@@ -421,10 +401,11 @@ def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Co
     def one(x, known, row):
         told = condition_of(known, fitted, config)
         row_key = jax.random.fold_in(key, row)
-        terms = objectives.example_terms(
+        terms = objective.example_terms(
             params, x, told, fitted, row_key, model=model, config=config
         )
-        mean, logvar = latent.moments(params, terms["mean"], terms["logvar"], config)
+        said = terms["mean"], terms["logvar"]
+        mean, logvar = context.posterior_moments(params, *said, config=config)
         rebuilt = models.decode(params, mean, told, fitted.linear, config=config)
         errors = diagnostics.errors(
             x, rebuilt, told, fitted.linear, latent_dim=config.model.latent_dim

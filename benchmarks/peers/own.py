@@ -101,7 +101,7 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
             return features.x_of(waveform, fitted.statistics, config)
 
         def noise(row):
-            # As `training.eval_step` and `objectives.reparameterize` draw it.
+            # As `training.eval_step` and `posteriors.reparameterize` draw it.
             key = jax.random.fold_in(jax.random.key(config.train.seed), row)
             return jax.random.normal(key, (config.latent_dim,))
 

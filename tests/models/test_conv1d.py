@@ -10,11 +10,14 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from vaejax import features, models, objectives, training
+from vaejax import features, models, training
 from vaejax.config import Config, Model
 from vaejax.models import create_model, linear
 from vaejax.models.conv1d import Decoder, Encoder
 from vaejax.models.vae import VAE, Dense
+from vaejax.objective import context
+from vaejax.objective.batch import example_terms
+from vaejax.objective.context import bind
 
 # What a model is told that is told nothing.
 NOTHING = np.zeros(0, np.float32)
@@ -23,8 +26,9 @@ pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 
 
 def small(shape, latent_dim, num_stages):
-    rest = (4, num_stages, 1, 3, True, jnp.float32)
-    return VAE(Encoder(latent_dim, *rest), Decoder(shape, *rest), latent_dim, 5, 6, 2)
+    model = Model(width=4, num_stages=num_stages)
+    encoder, decoder = Encoder(model, latent_dim, True), Decoder(model, shape, True)
+    return VAE(encoder, decoder, latent_dim, 5, 6, 2)
 
 
 def spectrograms(sounds, rows, statistics, config):
@@ -123,8 +127,8 @@ def test_step_0_of_a_run_is_the_linear_path_that_was_fitted(fresh, config, sound
         rtol=1e-5,
         atol=1e-6,
     )
-    params = objectives.init(jax.random.key(0), config)
-    log_sigma = objectives.log_sigma(params, fitted.linear, 0.0, 0.0, objective=config.objective)
+    at = bind(config, context.init(jax.random.key(0), config), fitted)
+    log_sigma = at.scale.log_sigma(0.0, 0.0, at)
     np.testing.assert_allclose(np.exp(2 * log_sigma), fitted.linear.noise, rtol=1e-6)
 
 
@@ -141,9 +145,9 @@ def test_elbo_at_step_0_is_the_evidence():
     params = jax.jit(model.init)(jax.random.key(0), rows[0], NOTHING, path)["params"]
     keys = jax.random.split(jax.random.key(1), 4_000)
     config = Config(model=Model(latent_dim=2))
-    params = {"vae": params, **objectives.init(jax.random.key(0), config)}
+    params = {"vae": params, **context.init(jax.random.key(0), config)}
     fitted = training.Fitted(None, path)
-    one = partial(objectives.example_terms, model=model, config=config)
+    one = partial(example_terms, model=model, config=config)
     terms = jax.jit(jax.vmap(partial(one, params, rows[0], NOTHING, fitted)))(keys)
     bounds = -np.asarray(terms["recon"] + terms["kl"], np.float64)
     basis = np.asarray(path.directions[:2], np.float64).reshape(2, -1)

@@ -106,6 +106,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
 
     from vaejax import checkpoint, metrics
     from vaejax.evaluate import bound, generation, judging, latent, reconstruction, systems
+    from vaejax.objective import context
 
     run = checkpoint.load_run(options.workdir)
     config, instrument = run.config, run.instrument
@@ -185,8 +186,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
         points = {"training sounds": reference.points}
         points |= {name: sounds.points for name, sounds in made.items()}
 
-    objective = config.objective
-    is_density = objective.likelihood != "multi_resolution_stft" and objective.sigma != "optimal"
+    objective, is_density = config.objective, context.is_density(config)
     if options.draws and not is_density:
         print(
             f"no likelihood: objective.likelihood={objective.likelihood} with "

@@ -7,11 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaejax import evaluation, features, models, objectives, training
+from vaejax import evaluation, features, models, training
 from vaejax.config import Config
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate.figures import of_mean
 from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System, linear_config
+from vaejax.objective.bounds import importance_bound
+from vaejax.objective.context import bind
 
 
 def bounds(
@@ -31,7 +33,7 @@ def bounds(
 
 @lru_cache
 def make_bound(config: Config, num_draws: int):
-    """Compiles `objectives.importance_bound` for a batch as `evaluation.over_rows` reads it."""
+    """Compiles `bounds.importance_bound` for a batch as `evaluation.over_rows` reads it."""
 
     @jax.jit
     def batched(params, fitted, clips, lengths, facts, rows):
@@ -41,16 +43,9 @@ def make_bound(config: Config, num_draws: int):
             pcm, length, known, row = columns
             x = features.x_of(training.raw_clip(pcm, length, config), fitted.statistics, config)
             told = training.condition_of(known, fitted, config)
-            return objectives.importance_bound(
-                params,
-                x,
-                told,
-                fitted,
-                jax.random.fold_in(key, row),
-                model=models.create_model(config),
-                config=config,
-                num_draws=num_draws,
-            )
+            at = bind(config, params, fitted, models.create_model(config))
+            row_key = jax.random.fold_in(key, row)
+            return importance_bound(x, told, row_key, at, num_draws=num_draws)
 
         return jax.lax.map(one, (clips, lengths, facts, rows), batch_size=8)
 

@@ -18,6 +18,7 @@ from vaejax.checkpoint import Run
 from vaejax.config import Config, Objective
 from vaejax.data.sounds import Sounds
 from vaejax.models import linear
+from vaejax.objective import context
 from vaejax.priors import Mixture
 from vaejax.training import Fitted
 
@@ -175,7 +176,7 @@ def _same(arrays, x, facts):
 def _rebuild(arrays, x, facts, config: Config):
     params, fitted, _ = arrays
     told = training.condition_of(facts, fitted, config)
-    mean, _ = models.encode(params, x, told, fitted.linear, config=config)
+    mean, _ = context.encode(params, x, told, fitted.linear, config=config)
     return models.decode(params, mean, told, fitted.linear, config=config)
 
 

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vaejax.config import Config
-from vaejax.models import conv1d, conv2d, frames, latent, linear, waveform
+from vaejax.models import conv1d, conv2d, frames, linear, waveform
 from vaejax.models.linear import Linear
-from vaejax.priors import Mixture
 
 MODELS: dict[str, Callable[[Config], nn.Module]] = {
     "conv1d": conv1d.create,
@@ -35,9 +34,10 @@ class Rematerialized(NamedTuple):
 
     model: nn.Module
 
-    def apply(self, variables, *args, method: str):
+    def apply(self, variables, *args, method: str, rngs=None):
         """As the model's, computed once more when the gradient asks for it."""
-        return jax.checkpoint(partial(self.model.apply, method=method))(variables, *args)
+        run = jax.checkpoint(partial(self.model.apply, method=method))
+        return run(variables, *args, rngs=rngs)
 
 
 def flat_path(config: Config, condition_dim: int = 0) -> Linear:
@@ -62,21 +62,24 @@ def init(key, config: Config, condition_dim: int = 0) -> Any:
     return create_model(config).init(key, x, condition, path)["params"]
 
 
+def apply(model, params, given, condition, linear: Linear, *, method: str, dropout=None) -> Any:
+    """`encode` or `decode` of a model.
+
+    Args:
+      dropout: key of what is left out at random in training, where a layer asks for it
+        (`nn.Dropout(rate, deterministic=not self.has_rng("dropout"))`); None leaves out nothing.
+    """
+    rngs = {} if dropout is None else {"rngs": {"dropout": dropout}}
+    return model.apply({"params": params["vae"]}, given, condition, linear, method=method, **rngs)
+
+
 def encode(params, x, condition, linear: Linear, *, config: Config):
-    """Posterior mean and logvar, [latent_dim] each, of x [*config.shape] of which the model is
-    told condition [condition_dim]; zeros for nothing."""
-    variables = {"params": params["vae"]}
-    mean, logvar = create_model(config).apply(variables, x, condition, linear, method="encode")
-    return latent.moments(params, mean, logvar, config)
-
-
-def prior_density(params, linear: Linear, *, config: Config) -> Mixture:
-    """p(z) of the objective, N(0, I) or what was learned, as what latents are drawn from."""
-    return latent.prior_density(params, linear, model=create_model(config), config=config)
+    """What the encoder says of x [*config.shape] of which it is told condition [condition_dim],
+    zeros for nothing: mean and logvar, [latent_dim] each. See also `objective.context.encode`."""
+    return apply(create_model(config), params, x, condition, linear, method="encode")
 
 
 def decode(params, z, condition, linear: Linear, *, config: Config) -> Any:
     """Mean of the likelihood [*config.shape] of a latent [latent_dim] under a condition
     [condition_dim]."""
-    variables = {"params": params["vae"]}
-    return create_model(config).apply(variables, z, condition, linear, method="decode")
+    return apply(create_model(config), params, z, condition, linear, method="decode")
