@@ -346,6 +346,16 @@ def test_a_damaged_cache_is_rebuilt(folder, load, tmp_path, pattern, damage):
     assert cache_files(tmp_path) == ["clips", "index.json", "lock"]
 
 
+def test_an_index_that_names_samples_elsewhere_is_not_used(folder, load, tmp_path):
+    first = load(folder)
+    (index,) = (tmp_path / "cache").glob("*/index.json")
+    (pack,) = index.parent.glob("clips-*")
+    pack.rename(tmp_path / "cache" / pack.name)
+    index.write_text(index.read_text().replace(pack.name, f"../{pack.name}"))
+    assert_equal(load(folder), first)
+    assert len(list(index.parent.glob("clips-*"))) == 1
+
+
 def test_an_interrupted_build_leaves_nothing_and_the_next_one_works(folder, load, tmp_path):
     with pytest.MonkeyPatch.context() as patched:
 

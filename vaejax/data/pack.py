@@ -25,6 +25,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from vaejax.export.names import within
+
 # Goes up whenever decoding, conditioning or the layout of the cache changes what is stored.
 FORMAT = 2
 # Begins what a fingerprint is of; an earlier version's began with 1, and it covered labels too.
@@ -161,7 +163,8 @@ def load(directory: Path, settings: dict[str, Any], *, check: bool = True) -> St
         columns["factors"] = {
             key: np.array(values, np.float32) for key, values in columns["factors"].items()
         }
-        clips = np.load(directory / index["pack"], mmap_mode="r", allow_pickle=False)
+        name = within(index["pack"], directory / INDEX)
+        clips = np.load(directory / name, mmap_mode="r", allow_pickle=False)
         rows = len(columns["names"])
         whole = all(len(columns[key]) == rows for key in ("labels", "hashes", "lengths"))
         if clips.shape != (rows, settings["pack_samples"]) or clips.dtype != "<i2" or not whole:
