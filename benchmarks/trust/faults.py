@@ -154,7 +154,7 @@ def _outcome(ended: Ended, number: signal.Signals, after: float) -> str:
         return "one line"
     if ended.code == 0 and ended.seconds < after + AT_ONCE:
         return "finished"
-    by_itself = ended.code == -number or "init_import_site" in ended.said
+    by_itself = ended.code == -number or "Fatal Python error: init_" in ended.said
     own = re.findall(r'File "(?:.*/)?((?:train|sample)\.py|vaejax/[^"]+)", line', ended.said)
     first = {"train.py", "sample.py", "vaejax/__init__.py", "vaejax/interrupts.py"}
     return "Python's start" if by_itself and set(own) <= first else "wrong"

@@ -75,6 +75,17 @@ def test_any_scale_comes_out_at_full_scale(scale):
     assert np.abs(pcm.astype(int)).max() == 32767
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [1e-3, 3e38])
+def test_an_offset_is_taken_off_at_any_scale_alike(scale):
+    quiet, decaying = np.zeros(RATE // 4), sine(num_samples=RATE) * np.exp(-np.arange(RATE) / 4000)
+    shifted = (0.2 + np.concatenate([quiet, decaying])).astype(np.float32)
+    one, _, _ = conditioned(shifted)
+    other, _, _ = conditioned(shifted * np.float32(scale))
+    assert abs(one[-1000:].astype(float).mean()) < 0.05 * 32767  # where 0.2 would be a third of it
+    np.testing.assert_allclose(other, one, atol=2)
+
+
 def test_condition_refuses_bad_settings_and_silence():
     with pytest.raises(ValueError, match=r"trim_db=60 .* must be <= 0; try -60"):
         conditioned(sine(), trim_db=60)

@@ -160,13 +160,16 @@ def _offset(samples: np.ndarray, sample_rate: int, peak: float) -> float:
     if num < 3:
         return 0.0
     blocks = samples[: num * size].reshape(num, size)
-    means = blocks.sum(axis=1) / size
+    # A float file may hold values of any scale.
+    means = blocks.sum(axis=1, dtype=np.float64) / size
     # Most sounds end here, before it gets any longer.
     shifted = means[np.abs(means) >= (1 - OFFSET_SPREAD) * least]
     num_up = np.count_nonzero(shifted > 0)
     if max(num_up, len(shifted) - num_up) < max(3, 3 * len(shifted) // 4):
         return 0.0
-    spread = np.sqrt(np.maximum(np.einsum("ij,ij->i", blocks, blocks) / size - means**2, 0))
+    blocks = blocks / np.float32(peak)
+    power = np.einsum("ij,ij->i", blocks, blocks) / size
+    spread = peak * np.sqrt(np.maximum(power - (means / peak) ** 2, 0))
     # Blocks of silence say nothing: a silent end may have been put there later.
     sounding = np.flatnonzero(np.abs(means) + spread >= least / 2)
     if len(sounding) < 3:
