@@ -130,7 +130,9 @@ def signals(
         draw = random.Random(f"{cases.seed}/{part}/{index}")
         made, after = programs[index % len(programs)], draw.uniform(0, within)
         number = draw.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-        ended = made.run(program.fresh(home), after=after, number=number)
+        started = home.with_name(f"{home.name}-started")
+        started.unlink(missing_ok=True)
+        ended = made.run(program.fresh(home), after=after, number=number, started=started)
         trouble = []
         outcome = _outcome(ended, number, after)
         if outcome == "wrong":
@@ -152,7 +154,7 @@ def _outcome(ended: Ended, number: signal.Signals, after: float) -> str:
         return "wrong"
     if ended.code == 130 and len(lines) == 1 and "Traceback" not in ended.said:
         return "one line"
-    if ended.code == 0 and ended.seconds < after + AT_ONCE:
+    if ended.code == 0 and "Traceback" not in ended.said and ended.seconds < after + AT_ONCE:
         return "finished"
     by_itself = ended.code == -number or "Fatal Python error: init_" in ended.said
     own = re.findall(r'File "(?:.*/)?((?:train|sample)\.py|vaejax/[^"]+)", line', ended.said)

@@ -119,12 +119,15 @@ class Program(NamedTuple):
 
         Args:
           usual: seconds that it takes if nothing happens.
-          after: seconds from its start to a signal; None for none.
+          after: seconds from its start to a signal, or from when Python comes to the program if a
+            file `started` says so; None for none.
           number: of the signal.
         """
         begun = time.monotonic()
         process = self.start(home, **plan)
         if after is not None:
+            while "started" in plan and not plan["started"].exists() and process.poll() is None:
+                time.sleep(0.001)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(after)
             process.send_signal(number)

@@ -9,6 +9,7 @@ is to be done in $VAEJAX_TRUST, as JSON:
     sites    a file of places in the code, one a line, whose write has failed before: the first
              other one fails as on a full disk, and is added
     count    a file that gets a byte for each write
+    started  a file that is made now, as Python comes to the program
 
 A place is where the program, or else the library that does it, calls what writes. What native code
 writes by itself (the arrays of a checkpoint) is not seen.
@@ -164,4 +165,7 @@ def install(breaker):
 
 
 if "VAEJAX_TRUST" in os.environ:
-    install(Breaker(json.loads(os.environ["VAEJAX_TRUST"])))
+    wanted = json.loads(os.environ["VAEJAX_TRUST"])
+    install(Breaker(wanted))
+    if "started" in wanted:
+        os.close(os.open(wanted["started"], os.O_CREAT | os.O_WRONLY))
