@@ -275,8 +275,8 @@ def test_iterations_leave_a_true_spectrum_alone_and_mend_a_false_one():
 @pytest.mark.parametrize(
     ("kind", "sound", "expected"),
     [
-        ("power", Sound(), ("pghi", 2)),
-        ("power", Sound(iterations=None), ("pghi", 2)),
+        ("power", Sound(), ("peaks", 2)),
+        ("power", Sound(iterations=None), ("peaks", 2)),
         ("log_mel", Sound(inversion="zero", iterations=None), ("zero", 32)),
         ("complex", Sound(iterations=3), (None, 3)),
         ("magnitude_if", Sound(iterations=None), (None, 0)),

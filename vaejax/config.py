@@ -391,7 +391,7 @@ class Sound:
     """From the model's output to a sound."""
 
     inversion: Annotated[Inversion, RESUMABLE] = "auto"
-    """Start of the phase recovery; `auto` is `pghi`, or the phase that the model says where the
+    """Start of the phase recovery; `auto` is `peaks`, or the phase that the model says where the
     kind of features carries one. By any other name the phase is recovered from the magnitude
     alone."""
     iterations: Annotated[int | None, RESUMABLE] = 2

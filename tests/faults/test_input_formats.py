@@ -196,6 +196,14 @@ def test_what_macos_leaves_beside_an_mp3_is_not_read_in_its_place(tmp_path, mp3)
     assert len(decode(tmp_path / "x.mp3")) == RATE
 
 
+def test_a_file_in_the_working_folder_does_not_end_the_process(tmp_path, mp3, monkeypatch):
+    (tmp_path / "x.mp3").write_bytes(mp3[0])
+    (tmp_path / "._").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnusableSound, match="the working folder has a file"):
+        decode(tmp_path / "x.mp3")
+
+
 def test_a_header_with_any_one_field_changed_gives_no_other_sound(tmp_path):
     path = tmp_path / "x.wav"
     original = np.frombuffer(wav(), np.uint8)

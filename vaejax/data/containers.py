@@ -129,6 +129,8 @@ def _bare(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
 def _mpeg(source: Source, found: mpeg.Frames, end: int) -> Source:
     if found.missing_bytes > SLACK_BYTES:
         raise UnusableSound("truncated")
+    if os.path.lexists("._"):  # libsndfile takes it for a part of any sound without a name
+        raise UnusableSound("not decoded while the working folder has a file `._`; remove it")
     # The frame that states their number may count itself.
     if found.stated is not None and found.stated >= 0 and abs(found.stated - found.num) <= 1:
         # Never by its name: libsndfile would look into a `._name` beside it first, of macOS.

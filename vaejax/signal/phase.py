@@ -17,7 +17,6 @@ import numpy as np
 
 from vaejax.signal import spectrum
 from vaejax.signal.phase_start import (
-    DEFAULT_REACH,
     check_magnitude,
     derivative_phase,
     onset_phase,
@@ -234,7 +233,6 @@ def invert(
     relaxation: float = DEFAULT_RELAXATION,
     target_db: float = -20.0,
     window: Window = "hann",
-    reach: int | None = DEFAULT_REACH,
 ) -> jax.Array:
     """Waveform from magnitude by a start named in `METHODS` and `griffin_lim` iterations.
 
@@ -246,7 +244,6 @@ def invert(
       num_iters: iterations after the start; None asks `choose`.
       n_fft, hop_length, length, momentum, relaxation, window: as in `griffin_lim`.
       target_db: spectral convergence wanted, used where `choose` is asked.
-      reach: of `pghi_phase`; other starts have none.
     Returns:
       float32 `[length]`.
     Raises:
@@ -259,8 +256,7 @@ def invert(
     start = METHODS[method]
     assert start is not None
     sizes: dict[str, Any] = {"n_fft": n_fft, "hop_length": hop_length, "window": window}
-    own: dict[str, Any] = {"reach": reach} if start is pghi_phase else {}
-    phase = start(magnitude, first=onset_phase(magnitude, **sizes), **own, **sizes)
+    phase = start(magnitude, first=onset_phase(magnitude, **sizes), **sizes)
     return griffin_lim(
         None,
         magnitude,
