@@ -194,7 +194,7 @@ def test_figures_and_players_are_there(done):
 
 def test_code_that_is_shown_is_the_projects_own(done):
     shown = "".join(o.data.get("text/markdown", "") for o in done.outputs() if "data" in o)
-    for part in ("def gaussian_kl(mean, logvar)", "def example_terms(", "nn.Conv(self.width"):
+    for part in ("def gaussian_kl(mean, logvar)", "def example_terms(", "nn.Conv(model.width"):
         assert part in shown
         assert part not in NOTEBOOK.read_text()
 
