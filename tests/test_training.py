@@ -340,3 +340,10 @@ def test_evaluation_does_not_augment(config, sounds, fitted):
         for c in (config, plain)
     ]
     equal(*results)
+
+
+def test_what_is_kept_back_does_not_follow_the_noise_of_z():
+    key = jax.random.key(0)
+    kept_back = jax.random.fold_in(key, training.DROP)
+    parts = jax.random.key_data(jax.random.split(key))
+    assert not (parts == jax.random.key_data(kept_back)).all(axis=1).any()

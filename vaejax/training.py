@@ -27,8 +27,9 @@ from vaejax.objective import context
 from vaejax.objective.regularizers import Batch
 from vaejax.objective.schedules import ramp_at
 
-# Folded into the key of a visit for what is kept back of its facts.
-DROP = 1
+# Folded into the key of a visit for what is kept back of its facts. 0 and 1 are the keys that it is
+# split into: with one of these, what is kept back would follow the noise of z.
+DROP = 2
 
 
 class Fitted(NamedTuple):

@@ -112,7 +112,7 @@ def init(key, config: Config) -> dict[str, Any]:
     """
     at = bind(config)
     prior_key, posterior_key = jax.random.split(key)
-    scale_key, likelihood_key, other_key = (jax.random.fold_in(key, i) for i in range(3))
+    scale_key, likelihood_key, other_key = (jax.random.fold_in(key, i) for i in (2, 3, 4))
     scale = at.scale.init(scale_key, config)
     weights = {
         "likelihood": scale | at.likelihood.init(likelihood_key, config),
