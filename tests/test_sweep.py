@@ -201,6 +201,13 @@ def test_the_same_command_on_a_finished_sweep_trains_nothing(swept, call):
     assert (workdir / "beta-4/metrics.jsonl").stat().st_mtime_ns == before
 
 
+def test_a_damaged_list_of_members_is_named_with_its_remedy(config, tmp_path):
+    (tmp_path / sweep.FILE).write_text('{"members": [{"name"')
+    members = made(config, "--objective.beta", 1, 4, workdir=tmp_path)
+    with pytest.raises(ValueError, match=r"sweep\.json is damaged .*: remove it"):
+        sweep.check_folder(members, tmp_path)
+
+
 def test_other_sweeps_do_not_share_a_folder(swept, call, trained, tiny, folder):
     _, argv, _ = swept
     done = call("train", *argv[:-3], "--sweep.seeds", 2)

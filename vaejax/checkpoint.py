@@ -516,13 +516,18 @@ def last_step(workdir: Path) -> int:
 
 
 def progress(workdir: Path) -> dict[str, Any] | None:
-    """What the last checkpoint says of the held-out sounds (`patience.Progress`); None before."""
+    """What the last checkpoint says of the held-out sounds (`patience.Progress`); None before, and
+    where it is damaged, which `Checkpoints.restore_last` then says."""
     if (step := _newest(workdir, "last")) is None:
         return None
-    series = Checkpoints(workdir, read_only=True).last
-    stored = series.restore(step, args=ocp.args.Composite(best=ocp.args.JsonRestore()))["best"]
-    series.close()
-    return stored
+    checkpoints = Checkpoints(workdir, read_only=True)
+    try:
+        args = ocp.args.Composite(best=ocp.args.JsonRestore())
+        return _restore(checkpoints.last, step, args)["best"]
+    except DamagedError:
+        return None
+    finally:
+        checkpoints.close()
 
 
 def best_figures(workdir: Path) -> dict[str, Any] | None:

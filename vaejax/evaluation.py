@@ -47,7 +47,8 @@ class Evaluation(NamedTuple):
 
     values: dict[str, float]
     """loss, recon, kl in nats per sound, the figures of `diagnostics.latent_figures` and of
-    `diagnostics.explained`, and mel_l1_db and lsd_db of the audio after inversion."""
+    `diagnostics.explained`, and of the audio after inversion mel_l1_db, lsd_db, onset (means) and
+    body_db (the median)."""
     latent: dict[str, np.ndarray]
     """kl_per_dim (`diagnostics.per_dim`), and the posteriors' mean and std [num, latent_dim]."""
     pairs: tuple[np.ndarray, np.ndarray]
@@ -55,7 +56,8 @@ class Evaluation(NamedTuple):
     draws: np.ndarray
     """[NUM_DRAWS, num_samples], new sounds from a Gaussian fitted to the held-out posteriors."""
     per_sound: dict[str, np.ndarray]
-    """mel_l1_db and lsd_db, [num] each: at every evaluation of the same sounds, in one order."""
+    """mel_l1_db, lsd_db, body_db and onset, [num] each: at every evaluation of the same sounds, in
+    one order."""
 
 
 def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):

@@ -206,11 +206,11 @@ def fit_prior(
         num = len(posteriors.rows)
         shown = np.linspace(0, num - 1, min(num, tensorboard.PROJECTOR_POINTS)).astype(int)
         rows = posteriors.rows[shown]
-        files = json.loads((workdir / "data.json").read_text())["files"]
+        listed = json.loads((workdir / "data.json").read_text())["files"]
         tensorboard.save_projector(
             workdir,
             posteriors.means[shown],
-            [files[row] for row in rows],
+            [listed[row] for row in rows],
             evaluation.thumbnails(sounds, rows, config),
             step,
         )

@@ -4,6 +4,7 @@ What the members share stays single: with one seed and one augmentation, a batch
 and analysed once for all of them.
 """
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -271,9 +272,10 @@ class Journals:
 
     def close(self) -> None:
         """Returns when everything is on disk."""
-        for journal in self.journals.values():
-            journal.close()
-            journal.checkpoints.close()
+        with contextlib.ExitStack() as each:  # in reverse, also after one that fails
+            for journal in self.journals.values():
+                each.callback(journal.checkpoints.close)
+                each.callback(journal.close)
 
     def _each(self, action: Callable[[Journal, int], Any]) -> dict[str, Any]:
         """What an action returns for each member that has not ended, by name."""

@@ -196,4 +196,9 @@ def _read(workdir: Path) -> dict[str, dict[str, Any]]:
     path = workdir / FILE
     if not path.exists():
         return {}
-    return {row["name"]: row["values"] for row in json.loads(path.read_text())["members"]}
+    try:
+        return {row["name"]: row["values"] for row in json.loads(path.read_text())["members"]}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): remove it, and the same command writes it anew"
+        ) from None

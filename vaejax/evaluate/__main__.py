@@ -104,7 +104,7 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     import jax
     import numpy as np
 
-    from vaejax import checkpoint, metrics
+    from vaejax import checkpoint, files, metrics
     from vaejax.evaluate import bound, generation, judging, latent, reconstruction, systems
     from vaejax.objective import context
 
@@ -210,8 +210,8 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
             )
         figures["bound"] = bound.bound_table(by_system, num_draws=options.draws, config=config)
 
-    lines = (options.workdir / "metrics.jsonl").read_text().splitlines()
-    curve = [m for m in map(json.loads, lines) if m["split"] == "held_out"]
+    lines = files.read_lines(options.workdir / "metrics.jsonl")
+    curve = [m for m in lines if m.get("split") == "held_out"]
     figures["curve"] = [
         {key: m[key] for key in ("step", "loss", "mel_l1_db", "lsd_db") if key in m} for m in curve
     ]
