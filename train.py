@@ -146,7 +146,9 @@ def _train(
     layout = sharding.weights(shapes, mesh, divide=shard_weights)
     restored = checkpoints.restore_last(config, told, layout)
     state = restored[0] if restored else training.create_state(config, told, layout)
-    progress = patience.from_json(restored[1]) if restored else patience.BEGIN
+    progress = (
+        patience.from_json(restored[1], int(restored[0].step)) if restored else patience.BEGIN
+    )
     step = int(state.step)
     if restored:
         best = checkpoints.check_best(config, told, state, progress.best)

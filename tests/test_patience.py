@@ -69,16 +69,21 @@ def test_patience_0_never_stops():
 def test_progress_from_a_checkpoint_is_the_same_to_the_last_bit():
     _, progress = run([SOUNDS + row / 3 for row in NOISE[:2]])
     stored = json.loads(json.dumps(patience.to_json(progress)))
-    assert patience.from_json(stored) == progress
+    assert patience.from_json(stored, 900) == progress
     begun = json.loads(json.dumps(patience.to_json(patience.BEGIN)))
-    assert patience.from_json(begun) == patience.BEGIN
+    assert patience.from_json(begun, 0) == patience.BEGIN
 
 
-def test_a_checkpoint_without_errors_goes_on_from_its_best_step():
-    progress = patience.from_json({"step": 200, "loss": 1.0, "mel_l1_db": 2.0})
-    assert progress.since == 200
-    assert patience.is_over(progress, 400, CONFIG)
-    assert not patience.is_over(progress, 300, CONFIG)
+def test_patience_with_a_checkpoint_of_an_older_version_begins_at_its_step():
+    progress = patience.from_json({"step": 200, "loss": 1.0, "mel_l1_db": 2.0}, 900)
+    assert progress.best["step"] == 200
+    assert not patience.is_over(progress, 900, CONFIG)
+    assert patience.is_over(progress, 1100, CONFIG)
+
+
+def test_a_run_without_best_weights_is_not_over():
+    progress = patience.Progress({"loss": float("inf")}, 0, ())
+    assert not patience.is_over(progress, 900, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +116,7 @@ def test_a_run_resumed_after_every_evaluation_stops_where_one_that_was_not_does(
     whole = run(errors)
     progress = patience.BEGIN
     for i, row in enumerate(errors):
-        progress = patience.from_json(json.loads(json.dumps(patience.to_json(progress))))
+        progress = patience.from_json(json.loads(json.dumps(patience.to_json(progress))), 100 * i)
         values = {"loss": 1.0, "mel_l1_db": float(np.mean(row))}
         progress = patience.after(progress, 100 * i, values, row, CONFIG)
         if patience.is_over(progress, 100 * i, CONFIG):

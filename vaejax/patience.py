@@ -57,7 +57,8 @@ def is_gain(before, now) -> bool:
 def is_over(progress: Progress, step: int, config: Config) -> bool:
     """Whether the last gain is as far back as `train.patience` goes."""
     patience = config.train.patience * config.train.eval_every_steps
-    return 0 < patience <= step - progress.since
+    # Without best weights (they were damaged), the next evaluation has to find some first.
+    return "step" in progress.best and 0 < patience <= step - progress.since
 
 
 def explain(progress: Progress, step: int, config: Config) -> str:
@@ -100,8 +101,9 @@ def to_json(progress: Progress) -> dict[str, Any]:
     return {**progress.best, "since": progress.since, "errors": list(progress.errors)}
 
 
-def from_json(stored: Mapping[str, Any]) -> Progress:
-    """What `to_json` returned; of a run that is older, what its best figures say."""
+def from_json(stored: Mapping[str, Any], step: int) -> Progress:
+    """What `to_json` returned, of a checkpoint at a step; that of an older version has the best
+    figures alone, and patience begins at the checkpoint."""
     best = {k: v for k, v in stored.items() if k not in ("since", "errors")}
-    since = stored.get("since", best.get("step", 0))
+    since = stored.get("since", step)
     return Progress(best, int(since), tuple(stored.get("errors", ())))

@@ -78,7 +78,9 @@ def open_runs(
         checkpoints = Checkpoints(member.workdir)
         restored = checkpoints.restore_last(member.config, told)
         state = restored[0] if restored else training.create_state(member.config, told)
-        progress = patience.from_json(restored[1]) if restored else patience.BEGIN
+        progress = (
+            patience.from_json(restored[1], int(restored[0].step)) if restored else patience.BEGIN
+        )
         if restored:
             best = checkpoints.check_best(member.config, told, state, progress.best)
             progress = progress._replace(best=best)
@@ -102,7 +104,8 @@ def why_over(member: Member) -> str | None:
     stored = checkpoint.progress(member.workdir)
     if stored is None:
         return None
-    progress, step = patience.from_json(stored), checkpoint.last_step(member.workdir)
+    step = checkpoint.last_step(member.workdir)
+    progress = patience.from_json(stored, step)
     if not patience.is_over(progress, step, member.config):
         return None
     return patience.explain(progress, step, member.config)
