@@ -3,10 +3,10 @@
     python train.py --config configs/drums.py                  the built-in kicks, snares, hats ...
     python train.py --config configs/drums.py --data FOLDER    your own
 
-On 221 recorded drums of six kits, 28 more held out: audio of the held-out ones within 1.02 dB (mel L1)
-at step 0, which is PCA of changed copies, and 0.92 at step 300. Drums of four kits that it never
-heard: 1.11 dB, 0.88 times plain PCA (docs/real-sounds.md says of which sets).
-On the built-in drums, on two cores of a Xeon (AVX-512): 324 s in all; 0.44 dB at step 0, 0.41 at 300.
+On 221 recorded drums of six kits, 28 more held out: audio of the held-out ones within 1.02 dB (mel
+L1) at step 0, which is PCA of changed copies, and 0.92 at step 300. Drums of four kits that it
+never heard: 1.11 dB, 0.88 times plain PCA (docs/real-sounds.md says of which sets). On the built-in
+drums, on two cores of a Xeon (AVX-512): 324 s in all; 0.44 dB at step 0, 0.41 at step 300.
 
 A drum is over its attack in a few milliseconds: frames of 23 ms every 5.8 ms place it twice as well
 as those of the default. Hats and claps are noise, whose phase no recovery can get wrong.
