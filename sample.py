@@ -21,15 +21,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from vaejax import cli, hosts, interrupts
+from vaejax import cli, interrupts
 from vaejax.config import Inversion
-from vaejax.curation import Rules
+from vaejax.devices import hosts
 from vaejax.keys import parse_keys
+from vaejax.sampling.curation import Rules
 
 if TYPE_CHECKING:
-    from vaejax.checkpoint import Run
-    from vaejax.latents import Plan
-    from vaejax.redo import Original
+    from vaejax.run.load import Run
+    from vaejax.sampling.latents import Plan
+    from vaejax.sampling.redo import Original
 
 # --attribute A B --attribute C
 Attributes = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
@@ -348,11 +349,12 @@ def sample(options: Options) -> None:
     # Imported here: --help and bad usage need none of it.
     if (options.workdir / "config.json").exists():
         cli.start_jax(options.workdir)
-    from vaejax import checkpoint, redo
-    from vaejax.export import mastering, output
+    from vaejax.export import mastering
     from vaejax.export.files import PLAIN, Files
+    from vaejax.run.load import load_run
+    from vaejax.sampling import output, redo
 
-    run = checkpoint.load_run(options.workdir)
+    run = load_run(options.workdir)
     original = None
     if options.redo is not None:
         original = redo.read(options.redo, options.index)
@@ -424,7 +426,7 @@ def sample(options: Options) -> None:
 
 def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
     """What is to be made: the way to choose latents that the options name."""
-    from vaejax import attributes, latents, redo, told
+    from vaejax.sampling import attributes, latents, redo, told
 
     num = latents.DEFAULT_NUM if options.num is None else options.num
     draw: dict[str, Any] = {

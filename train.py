@@ -17,17 +17,20 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from tqdm import tqdm
 
-from vaejax import cli, hosts, interrupts, run_folder
+from vaejax import cli, interrupts
 from vaejax import config as configs
-from vaejax import sweep as sweeps
 from vaejax.config import Config
-from vaejax.sweep import Member
+from vaejax.devices import hosts
+from vaejax.run import folder as run_folder
+from vaejax.train import sweep as sweeps
+from vaejax.train.sweep import Member
 
 DESCRIPTION = (
     "Trains a variational autoencoder on a folder of sounds. The same command goes on with a run "
@@ -120,9 +123,11 @@ def _train(
     # Imported here: --help and bad usage need none of it.
     import jax
 
-    from vaejax import checkpoint, diagnostics, evaluation, patience, profiling, sharding, training
     from vaejax.data import sounds
-    from vaejax.journal import Journal, fit_prior, has_prior
+    from vaejax.devices import profiling, sharding
+    from vaejax.run import checkpoint
+    from vaejax.train import diagnostics, evaluation, patience, training
+    from vaejax.train.journal import Journal, fit_prior, has_prior
 
     sharding.check_batch_size(config.train.batch_size, config.train.grad_accumulation)
     print(f"run folder {workdir} · {sharding.describe()}", flush=True)
@@ -144,7 +149,7 @@ def _train(
     mesh = sharding.create_mesh()
     shapes = jax.eval_shape(lambda: training.create_state(config, told))
     layout = sharding.weights(shapes, mesh, divide=shard_weights)
-    restored = checkpoints.restore_last(config, told, layout)
+    restored = checkpoints.restore_last(partial(training.create_state, config, told), layout)
     state = restored[0] if restored else training.create_state(config, told, layout)
     progress = (
         patience.from_json(restored[1], int(restored[0].step)) if restored else patience.BEGIN
@@ -303,8 +308,9 @@ def _train_members(members: list[Member], workdir: Path) -> None:
         run_folder.check(member.config, member.workdir)
     cli.start_jax(workdir)
 
-    from vaejax import checkpoint, evaluation, population
     from vaejax.data import sounds
+    from vaejax.run import checkpoint
+    from vaejax.train import evaluation, population
 
     _print_device(workdir)
     dataset = sounds.load(config, sounds.labels_of(members[0].workdir))
@@ -376,18 +382,19 @@ def _advise(dataset, preset: str, config: Config, workdir: Path) -> None:
 
 def _fitted(config: Config, workdir: Path, dataset):
     """What is fitted before training, from the run folder or into it."""
-    from vaejax import checkpoint, evaluation, training
+    from vaejax.run import arrays
+    from vaejax.train import evaluation, training
 
     def fit() -> None:
         if (workdir / "fitted.npz").exists():
             return
         begun = time.time()
         fitted = training.fit(dataset, config)
-        checkpoint.save_fitted(workdir, fitted, evaluation.fit_embedding(dataset, config))
+        arrays.save_fitted(workdir, fitted, evaluation.fit_embedding(dataset, config))
         print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
 
     hosts.on_first(fit)
-    return checkpoint.load_fitted(workdir)[0]
+    return arrays.load_fitted(workdir)[0]
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ def main(options: Options) -> None:
 
     import numpy as np
 
-    from vaejax import cli, evaluation, training
+    from vaejax import cli
     from vaejax.data import sounds
+    from vaejax.train import evaluation, training
 
     config = cli.load_preset(options.config)
     config = dataclasses.replace(

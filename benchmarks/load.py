@@ -22,7 +22,7 @@ import tyro
 
 from benchmarks import record
 from vaejax import cli
-from vaejax.conditions import Vocabulary
+from vaejax.features.conditions import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def resident_gb() -> float:
 def streaming(options: Options) -> dict[str, Any]:
     import jax
 
-    from vaejax import training
     from vaejax.data import sounds
+    from vaejax.train import training
 
     config = cli.load_preset(options.config)
     train = dataclasses.replace(config.train, num_steps=10**6 // config.train.steps_per_dispatch)

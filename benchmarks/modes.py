@@ -60,10 +60,9 @@ def overhead(run, folder: Path, options: Options) -> dict[str, Any]:
     import jax
     import soundfile
 
-    from vaejax import attributes, latents, redo
-    from vaejax.curation import Rules
-    from vaejax.export import output
     from vaejax.export.files import PLAIN
+    from vaejax.sampling import attributes, latents, output, redo
+    from vaejax.sampling.curation import Rules
 
     num, rate = options.num, run.config.data.sample_rate
     corners = [folder / f"{i}.wav" for i in range(4)]
@@ -166,7 +165,7 @@ def attribute_effects(run, options: Options) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from vaejax import attributes, generate
+    from vaejax.sampling import attributes, generate
 
     z = run.draw(jax.random.key(4), options.draws)
     measures = jax.jit(jax.vmap(partial(attributes.measure, config=run.config)))

@@ -16,6 +16,7 @@ import tyro
 
 from benchmarks import record
 from vaejax.config import Config
+from vaejax.data.clips import raw_clip
 
 # Samples over which a waveform is brought to one level before its kurtosis is taken: 5 ms.
 LEVEL_MS = 5.0
@@ -61,7 +62,6 @@ def clips_of(options: Options):
     """Sounds of the folder as training sees them, [num, num_samples], and their rate in Hz."""
     import numpy as np
 
-    from vaejax import training
     from vaejax.data import sounds
 
     base = Config()
@@ -72,7 +72,7 @@ def clips_of(options: Options):
         rows = np.sort(np.random.default_rng(0).choice(rows, options.num, replace=False))
     pcm, lengths, _ = dataset.read(rows)
     columns = zip(pcm, lengths, strict=True)
-    clips = np.stack([np.asarray(training.raw_clip(p, n, config)) for p, n in columns])
+    clips = np.stack([np.asarray(raw_clip(p, n, config)) for p, n in columns])
     return clips, config.data.sample_rate
 
 
@@ -93,7 +93,8 @@ def measure(clips, rate: int, *, n_fft: int, hop_length: int, iterations: int) -
     import jax.numpy as jnp
     import numpy as np
 
-    from vaejax import descriptors, metrics
+    from vaejax import metrics
+    from vaejax.metrics import descriptors
     from vaejax.signal import phase, phase_start, spectrum
     from vaejax.signal.stft import stft
 

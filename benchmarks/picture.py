@@ -36,8 +36,9 @@ def main(options: Options) -> None:
     import soundfile
 
     import vaejax
-    from vaejax import evaluation, picture
     from vaejax.data import sounds
+    from vaejax.drawing import picture
+    from vaejax.train import evaluation
 
     run = vaejax.load(options.workdir)
     train = dataclasses.replace(run.config.train, board_clips=options.columns)

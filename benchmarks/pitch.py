@@ -31,11 +31,14 @@ def main(options: Options) -> None:
     import jax
     import numpy as np
 
-    from vaejax import checkpoint, conditions, generate, training
+    from vaejax import codec
     from vaejax.data import sounds
+    from vaejax.data.clips import raw_clip
+    from vaejax.features import conditions
+    from vaejax.run.load import load_run
     from vaejax.signal.pitch import pitch
 
-    run = checkpoint.load_run(options.workdir)
+    run = load_run(options.workdir)
     config, (params, fitted, *_) = run.config, run.instrument
     dataset = sounds.load(config)
     at = conditions.fact_names(run.vocabulary).index("pitch")
@@ -47,9 +50,9 @@ def main(options: Options) -> None:
     @jax.jit
     def encode(clips, lengths, facts):
         def one(pcm, length, known):
-            waveform = training.raw_clip(pcm, length, config)
-            told = training.condition_of(known, fitted, config)
-            mean, _ = generate.encode(params, fitted, waveform, told, config=config)
+            waveform = raw_clip(pcm, length, config)
+            told = codec.condition_of(known, fitted, config)
+            mean, _ = codec.encode(params, fitted, waveform, told, config=config)
             return mean, measure(waveform)[0]
 
         return jax.lax.map(lambda x: one(*x), (clips, lengths, facts), batch_size=8)
@@ -57,8 +60,8 @@ def main(options: Options) -> None:
     @jax.jit
     def heard(latents, facts):
         def one(z, known):
-            told = training.condition_of(known, fitted, config)
-            return measure(generate.decode(params, fitted, z, told, config=config)[0])[0]
+            told = codec.condition_of(known, fitted, config)
+            return measure(codec.decode(params, fitted, z, told, config=config)[0])[0]
 
         return jax.lax.map(lambda x: one(*x), (latents, facts), batch_size=8)
 

@@ -261,10 +261,10 @@ def measure(place: Path, options: Options) -> tuple[dict[str, Any], Any]:
       ValueError: a run without its own sounds has no PCA.
     """
     from benchmarks import scores, workshop
-    from vaejax import checkpoint
     from vaejax.evaluate import judging, systems
+    from vaejax.run.load import load_run
 
-    run = checkpoint.load_run(place / "run")
+    run = load_run(place / "run")
     config = run.config
     own, why_not = judging.own_sounds(run)
     if own is None:

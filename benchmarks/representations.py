@@ -19,6 +19,7 @@ import tyro
 
 from benchmarks import record
 from vaejax.config import Config, Features, Model, Sound
+from vaejax.data.clips import raw_clip
 from vaejax.tables import names_in
 
 
@@ -79,8 +80,9 @@ def measure(dataset, rows, config: Config) -> dict[str, Any]:
     import jax.numpy as jnp
     import numpy as np
 
-    from vaejax import evaluation, features, metrics, training
+    from vaejax import features, metrics
     from vaejax.models import linear
+    from vaejax.train import evaluation
 
     sample_rate, num_samples = config.data.sample_rate, config.data.num_samples
     statistics = features.fit_statistics(
@@ -95,7 +97,7 @@ def measure(dataset, rows, config: Config) -> dict[str, Any]:
     def values_of(clips, lengths, facts, rows):
         def one(columns):
             pcm, length = columns
-            return features.x_of(training.raw_clip(pcm, length, config), statistics, config)
+            return features.x_of(raw_clip(pcm, length, config), statistics, config)
 
         return jax.lax.map(one, (clips, lengths), batch_size=8)
 
@@ -114,7 +116,7 @@ def measure(dataset, rows, config: Config) -> dict[str, Any]:
 
         def one(columns):
             pcm, length = columns
-            before = training.raw_clip(pcm, length, config)
+            before = raw_clip(pcm, length, config)
             x = features.x_of(before, statistics, config)
             projected = linear.at(path, linear.coordinates(path, x, jnp.zeros(0)))
 
@@ -162,10 +164,8 @@ def read(dataset, rows, config: Config):
     """Clips [len(rows), num_samples] as the statistics see them."""
     import jax
 
-    from vaejax import training
-
     clips, lengths, _ = dataset.read(rows)
-    return jax.vmap(partial(training.raw_clip, config=config))(clips, lengths)
+    return jax.vmap(partial(raw_clip, config=config))(clips, lengths)
 
 
 if __name__ == "__main__":

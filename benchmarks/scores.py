@@ -7,13 +7,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from vaejax import evaluation, features, metrics, training
+from vaejax import features, metrics
 from vaejax.config import Config
+from vaejax.data.clips import raw_clip
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate import generation, reconstruction
 from vaejax.evaluate.figures import figure, of_mean
 from vaejax.evaluate.systems import PCA, PPCA, System
 from vaejax.metrics import KINDS, intervals
+from vaejax.train import evaluation
 
 ORIGINAL, WORKSHOP = "original", "workshop's shape in TensorFlow"
 ALL = "all sounds"
@@ -41,7 +43,7 @@ def rebuilt(system: System, sounds: Sounds, rows, *, fitted, config: Config) -> 
     def batched(arrays, statistics, clips, lengths, facts, rows):
         def one(columns):
             pcm, length, known = columns
-            x = features.x_of(training.raw_clip(pcm, length, config), statistics, config)
+            x = features.x_of(raw_clip(pcm, length, config), statistics, config)
             return reconstruction.to_audio(rebuild(arrays, x, known), statistics, config)
 
         return jax.lax.map(one, (clips, lengths, facts), batch_size=8)
@@ -60,7 +62,7 @@ def scored(sounds: Sounds, rows, audio: dict[str, np.ndarray], *, config: Config
     def compared(clips, lengths, audio):
         def one(columns):
             pcm, length, rebuilt = columns
-            before = training.raw_clip(pcm, length, config)
+            before = raw_clip(pcm, length, config)
             found = {
                 name: {
                     "mel_l1_db": metrics.mel_l1_db(before, after, sample_rate=sample_rate),

@@ -162,11 +162,11 @@ def use(driver: Any) -> dict[str, Any]:
 
 def write_only(num: int) -> dict[str, Any]:
     """Seconds and peak memory of writing the sheet of `num` sounds, in a process of its own."""
-    from vaejax import generate
+    from vaejax.drawing import thumbnails
 
     # Sizes are handed over: JAX, which comes with them, would hide what writing takes.
-    levels, outline = generate.THUMBNAIL_LEVELS, generate.OUTLINE_WIDTH
-    sizes = (generate.THUMBNAIL_HEIGHT, generate.THUMBNAIL_WIDTH, levels, outline)
+    levels, outline = thumbnails.THUMBNAIL_LEVELS, thumbnails.OUTLINE_WIDTH
+    sizes = (thumbnails.THUMBNAIL_HEIGHT, thumbnails.THUMBNAIL_WIDTH, levels, outline)
     code = f"from benchmarks.sheet import write_synthetic; write_synthetic({num}, {sizes})"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True

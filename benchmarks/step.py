@@ -42,9 +42,12 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
     import jax
     import jax.numpy as jnp
 
-    from vaejax import features, models, optimizers, partwise, training
+    from vaejax import features, models
+    from vaejax.data.clips import augmented_clip
+    from vaejax.devices import partwise
     from vaejax.models import linear as path
     from vaejax.objective.batch import batch_loss
+    from vaejax.train import optimizers, training
 
     size = config.train.batch_size
     state = training.create_state(config, dataset.told.condition_dim)
@@ -57,9 +60,7 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
 
     @jax.jit
     def waveforms(keys, pcm, lengths):
-        return partwise.vmap(lambda k, p, n: training.augmented_clip(k, p, n, config)[0])(
-            keys, pcm, lengths
-        )
+        return partwise.vmap(lambda k, p, n: augmented_clip(k, p, n, config)[0])(keys, pcm, lengths)
 
     @jax.jit
     def spectrograms(clips):
@@ -137,8 +138,8 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
 def main(options: Options) -> None:
     import jax
 
-    from vaejax import training
     from vaejax.data import sounds
+    from vaejax.train import training
 
     config = own.configured(dataclasses.asdict(options))
     dataset = sounds.load(config)

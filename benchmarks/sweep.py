@@ -16,9 +16,10 @@ from typing import Any
 import tyro
 
 from benchmarks import record
-from vaejax import cli, sweep
+from vaejax import cli
 from vaejax import config as configs
 from vaejax.config import Config
+from vaejax.train import sweep
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Options:
 
 
 def main(options: Options) -> None:
-    from vaejax import training
     from vaejax.data import sounds
+    from vaejax.train import training
 
     config = cli.load_preset(options.config)
     dataset = sounds.load(config)
@@ -53,7 +54,7 @@ def measured(name: str, values, config: Config, dataset, fitted, options: Option
     """Seconds per step of a population over the values of a field, and of its runs in turn."""
     import jax
 
-    from vaejax import population, training
+    from vaejax.train import population, training
 
     members = [
         sweep.Member(str(v), {name: v}, configs.replaced(config, {name: v}), Path()) for v in values

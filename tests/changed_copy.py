@@ -24,12 +24,13 @@ def measure(root: str, argv: list[str]) -> dict:
     for name in [name for name in sys.modules if name.partition(".")[0] == "vaejax"]:
         del sys.modules[name]
     sys.path.insert(0, root)
-    from vaejax import cli, features, optimizers, training
+    from vaejax import cli, codec, features
     from vaejax.config import Config, Data, Features, Model, Objective, Sound, Train, check
     from vaejax.models import create_model, linear
     from vaejax.objective import batch, context
     from vaejax.objective.regularizers import Batch
     from vaejax.objective.schedules import ramp_at
+    from vaejax.train import optimizers, training
 
     assert training.__file__.startswith(root), training.__file__
     sys.path.pop(0)
@@ -64,7 +65,7 @@ def measure(root: str, argv: list[str]) -> dict:
     path = linear.flat(x[0].shape, 8)._replace(
         basis=jnp.asarray(basis, jnp.float32), eigenvalues=jnp.arange(10.0, 2.0, -1.0)
     )
-    model, fitted = create_model(config), training.Fitted(one, path)
+    model, fitted = create_model(config), codec.Fitted(one, path)
     shapes = jax.eval_shape(lambda: training.create_state(config).params)
     # Corrections are zero at the start, where a change of theirs would not show.
     params = jax.tree.map(

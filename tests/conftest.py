@@ -55,7 +55,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 
-from vaejax import cli, interrupts, training  # noqa: E402
+from vaejax import cli, interrupts  # noqa: E402
 from vaejax.config import (  # noqa: E402
     Augment,
     Config,
@@ -68,6 +68,7 @@ from vaejax.config import (  # noqa: E402
 )
 from vaejax.data import pack  # noqa: E402
 from vaejax.data.sounds import Sounds, describe  # noqa: E402
+from vaejax.train import training  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a shell starts in the background ignores SIGINT, and so would the scripts that tests start

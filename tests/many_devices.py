@@ -13,8 +13,11 @@ import jax
 import numpy as np
 from conftest import small_config, small_sounds
 
-from vaejax import checkpoint, latents, sharding, training
-from vaejax.export import output
+from vaejax.devices import sharding
+from vaejax.run import checkpoint
+from vaejax.run.load import load_run
+from vaejax.sampling import latents, output
+from vaejax.train import training
 
 NUM_STEPS = 4
 BATCH = 32
@@ -96,14 +99,14 @@ def main(out: Path, run: Path) -> None:
     checkpoints.wait()
     two = jax.sharding.Mesh(np.array(jax.devices()[:2]), (sharding.AXIS,))
     layout = sharding.weights(state, two, divide=True)
-    restored, _ = checkpoints.restore_last(config, 0, layout)
+    restored, _ = checkpoints.restore_last(lambda: training.create_state(config), layout)
     results["restored_on"] = len(jax.tree.leaves(restored.params)[0].devices())
     for name, tree in (("saved", state), ("restored", restored)):
         for i, leaf in enumerate(jax.tree.leaves(tree)):
             results[f"{name}.{i}"] = np.asarray(leaf)
     checkpoints.close()
 
-    loaded = checkpoint.load_run(run)
+    loaded = load_run(run)
     for name, devices in (("by_one", None), ("by_eight", sharding.local_mesh())):
         for field, values in sounds_of(loaded, devices).items():
             results[f"{name}.{field}"] = values

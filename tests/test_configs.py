@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import cli, models, training
+from vaejax import cli, codec, models
 from vaejax import config as configs
+from vaejax.train import training
 
 PRESETS = sorted(path.stem for path in cli.PRESETS.glob("*.py") if path.stem != "__init__")
 
@@ -78,7 +79,7 @@ def test_shrunk_preset_takes_a_step_and_can_be_measured(name, make_sounds):
     configs.check(config)
     sounds = make_sounds(config, 12)
     # What is fitted has tests of its own; here it only has the right shapes.
-    fitted = training.Fitted(
+    fitted = codec.Fitted(
         training.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(())),
         models.flat_path(config, sounds.told.condition_dim),
     )

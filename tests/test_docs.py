@@ -30,9 +30,10 @@ import scipy.stats
 import soundfile
 import tyro
 
-from vaejax import cli, sweep, training
+from vaejax import cli
 from vaejax import config as configs
 from vaejax.config import Config
+from vaejax.train import sweep, training
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(

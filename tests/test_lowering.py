@@ -6,9 +6,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaejax import generate, metrics, partwise, priors, training
+from vaejax import codec, metrics
+from vaejax.devices import partwise
+from vaejax.latent import priors
 from vaejax.models import flat_path
+from vaejax.sampling import generate
 from vaejax.signal.pitch import pitch
+from vaejax.train import training
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -25,8 +29,8 @@ def shapes(config):
         )
         prior = priors.standard(config.model.latent_dim)
         state = training.create_state(config)
-        fitted = training.Fitted(statistics, path)
-        return state, fitted, generate.Instrument(state.ema, fitted, prior, embedding)
+        fitted = codec.Fitted(statistics, path)
+        return state, fitted, codec.Instrument(state.ema, fitted, prior, embedding)
 
     return jax.eval_shape(make)
 

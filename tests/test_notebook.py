@@ -20,8 +20,9 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 from tensorboard import manager
 
-from vaejax import checkpoint, cli
+from vaejax import cli
 from vaejax import config as configs
+from vaejax.run.load import load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "notebooks" / "workshop.ipynb"
@@ -200,7 +201,7 @@ def test_code_that_is_shown_is_the_projects_own(done):
 
 
 def test_sounds_are_in_the_folder_and_in_the_zip_and_not_silent(done, workdir):
-    run = checkpoint.load_run(workdir)
+    run = load_run(workdir)
     files = sorted((workdir / "new-sounds").glob("*.wav"))
     assert len(files) == 25
     for path in files:

@@ -14,7 +14,7 @@ from vaejax import config as configs
 from vaejax import features
 from vaejax.config import Config, Data, Features, Sound
 from vaejax.evaluate import reconstruction, report, systems
-from vaejax.export import manifest
+from vaejax.sampling import manifest
 
 # A hop that does not divide the window, and a clip that no hop divides.
 NUM_SAMPLES, RATE, N_FFT, HOP = 701, 4000, 96, 40

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaejax import checkpoint
 from vaejax.export import loops
 from vaejax.keys import note_name
+from vaejax.run.load import load_run
 
 PCM_16_STEP = 1 / 32767
 
@@ -163,7 +163,7 @@ def test_another_seed_makes_other_sounds(sample, forty, tmp_path):
 def test_temperature_0_makes_nothing_but_means_of_the_prior(sample, trained, tmp_path):
     assert sample(tmp_path / "out", "--num", 16, "--temperature", 0).code == 0
     latents = np.load(tmp_path / "out/latents.npy")
-    means = np.asarray(checkpoint.load_run(trained).instrument.prior.means)
+    means = np.asarray(load_run(trained).instrument.prior.means)
     distances = np.abs(latents[:, None] - means[None]).max(-1)  # [num, num_means]
     assert distances.min(1).max() < 1e-5
 

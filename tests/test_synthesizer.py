@@ -6,7 +6,7 @@ import pytest
 import soundfile
 
 import vaejax
-from vaejax import encoding
+from vaejax.sampling import encoding
 
 
 @pytest.fixture(scope="module")

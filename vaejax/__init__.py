@@ -3,7 +3,7 @@
 - To play a trained run: `load`, which gives a `vaejax.synthesizer.Synthesizer`.
 - The loss, for one example: `vaejax.objective`, `elbo` first. The model: `vaejax.models`.
 - What the model sees of a sound, and back: `vaejax.features`. Phases: `vaejax.signal.phase`.
-- The training step: `vaejax.training`. From a key to a sound: `vaejax.generate`.
+- The training step: `vaejax.train.training`. From a key to a sound: `vaejax.sampling.generate`.
 - Every setting with its default: `vaejax.config`.
 """
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def load(workdir: "str | os.PathLike[str]") -> "Synthesizer":
     """Loads a run folder, to play it: `sample`, `draw`, `encode`, `decode`, `morph` and `read`.
 
-    It has the fields of `vaejax.checkpoint.Run` too: config, weights, prior and what else a sound
-    needs. `vaejax.generate` has the pure JAX functions of one example.
+    It has the fields of `vaejax.run.load.Run` too: config, weights, prior and what else a sound
+    needs. `vaejax.sampling.generate` has the pure JAX functions of one example.
 
     Raises:
       FileNotFoundError: there is no run in it.

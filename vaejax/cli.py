@@ -18,8 +18,8 @@ from typing import Any
 
 import tyro
 
-from vaejax import hosts
 from vaejax.config import Config
+from vaejax.devices import hosts
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 

@@ -342,7 +342,7 @@ class Train:
     """Compute what encoder and decoder keep for the gradient a second time instead of keeping it:
     the same step within rounding, with less memory (a seventh, in a model of long clips) and more
     work (a third). train.grad_accumulation saves more."""
-    optimizer: Annotated[str, one_of("optimizers.py:OPTIMIZERS")] = "adamw"
+    optimizer: Annotated[str, one_of("train/optimizers.py:OPTIMIZERS")] = "adamw"
     """`adamw`; `muon`, AdamW for what is no matrix (Jordan et al. 2024); `schedule_free`, which
     needs no decay of the learning rate and averages by itself (Defazio et al. 2024)."""
     learning_rate: Annotated[float, POSITIVE, SWEEPABLE] = 1e-3

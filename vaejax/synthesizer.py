@@ -6,7 +6,7 @@
 They are what `sample.py` calls: sound i of `sample(jax.random.key(seed), num)` is sound i of
 `sample.py --seed seed`, before it is rounded for a file. Each is compiled at its first call and
 stays so. Arrays come and go in NumPy, in batches of any size; to differentiate or to build on, take
-`vaejax.generate.encode` and `decode`, which are pure JAX for one example.
+`vaejax.codec.encode` and `decode`, which are pure JAX for one example.
 """
 
 import os
@@ -18,12 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import checkpoint, conditions, encoding, generate, latents, sequences, told, training
-from vaejax.checkpoint import Run
+from vaejax import codec
 from vaejax.config import Config
+from vaejax.features import conditions
 from vaejax.keys import Keys
-from vaejax.priors import Prior
-from vaejax.sequences import CLIP, Form
+from vaejax.latent.priors import Prior
+from vaejax.run.load import Run, load_run
+from vaejax.sampling import encoding, generate, latents, sequences, told
+from vaejax.sampling.sequences import CLIP, Form
 
 
 class Synthesizer(Run):
@@ -143,7 +145,7 @@ class Synthesizer(Run):
         Args:
           a, b: [num_samples] each, as for `encode`.
           num: sounds, at least 2.
-          path: through the latent; see `vaejax.paths`.
+          path: through the latent; see `vaejax.latent.paths`.
 
         Returns:
           [num, num_samples].
@@ -272,7 +274,7 @@ class Synthesizer(Run):
     def _told(self, label: str | None, pitch: float | None):
         """The condition [condition_dim] of what is told."""
         facts = conditions.facts_from(self.vocabulary, {"label": label, "pitch": pitch})
-        return training.condition_of(jnp.asarray(facts), self.instrument.fitted, self.config)
+        return codec.condition_of(jnp.asarray(facts), self.instrument.fitted, self.config)
 
     def _track(self, waveform) -> np.ndarray:
         """[num_samples] float32, at least a window of it."""
@@ -313,7 +315,7 @@ class Synthesizer(Run):
 
 @lru_cache
 def _encode_path(config: Config):
-    return jax.jit(partial(generate.encode, config=config))
+    return jax.jit(partial(codec.encode, config=config))
 
 
 @lru_cache
@@ -321,7 +323,7 @@ def _decode_path(config: Config):
     @jax.jit
     def decoded(params, fitted, path, condition):
         waveform, _ = sequences.decode(params, fitted, path, condition, config=config)
-        return generate.finish(waveform, config)
+        return codec.finish(waveform, config)
 
     return decoded
 
@@ -331,11 +333,11 @@ def _decode_with_phases(config: Config):
     @jax.jit
     def decoded(params, fitted, path, condition, track):
         waveform = sequences.with_phases_of(params, fitted, path, condition, track, config=config)
-        return generate.finish(waveform, config)
+        return codec.finish(waveform, config)
 
     return decoded
 
 
 def load(workdir: str | os.PathLike) -> Synthesizer:
-    """Loads a run folder; see `checkpoint.load_run`."""
-    return Synthesizer(*checkpoint.load_run(workdir))
+    """Loads a run folder; see `run.load.load_run`."""
+    return Synthesizer(*load_run(workdir))

@@ -77,7 +77,9 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from vaejax import features, training
+    from vaejax import features
+    from vaejax.data.clips import raw_clip
+    from vaejax.train import training
 
     params = training.create_state(config, dataset.told.condition_dim).params
     leaves, tree = jax.tree.flatten(params)
@@ -97,7 +99,7 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
             return (terms["recon"] + terms["kl"]).mean()
 
         def seen(clip, length):
-            waveform = training.raw_clip(clip, length, config)
+            waveform = raw_clip(clip, length, config)
             return features.x_of(waveform, fitted.statistics, config)
 
         def noise(row):
@@ -139,8 +141,8 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
     import jax.numpy as jnp
     import numpy as np
 
-    from vaejax import training
     from vaejax.data import sounds
+    from vaejax.train import training
 
     config = configured(options)
     dataset = sounds.load(config)

@@ -51,7 +51,8 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
     import numpy as np
 
     import vaejax
-    from vaejax import features, generate, models
+    from vaejax import features, models
+    from vaejax.sampling import generate
 
     folder = Path(options["folder"])
     run = vaejax.load(options["workdir"])

@@ -18,7 +18,7 @@ from vaejax.data import cache, conditioning, corpus, decoding, files, pack
 from vaejax.data.__main__ import main
 from vaejax.data.corpus import load_folder, load_synth, summary
 from vaejax.data.labels import of_folders
-from vaejax.export.names import readable
+from vaejax.names import readable
 
 RATE = 8_000
 SETTINGS = {"sample_rate": RATE, "pack_samples": 1000, "trim_db": -60.0}

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaejax.conditions import Vocabulary
 from vaejax.config import Config, Data
 from vaejax.data import sounds
 from vaejax.data.sounds import Sounds
+from vaejax.features.conditions import Vocabulary
 
 
 @pytest.fixture

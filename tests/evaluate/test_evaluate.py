@@ -13,10 +13,11 @@ import soundfile
 
 import vaejax
 from vaejax import cli, metrics
-from vaejax.checkpoint import load_run
+from vaejax.data.clips import raw_clip
 from vaejax.evaluate import __main__ as script
 from vaejax.evaluate import generation, report, systems
 from vaejax.evaluate.reconstruction import RECONSTRUCTION
+from vaejax.run.load import load_run
 
 
 def evaluate(*argv):
@@ -138,8 +139,9 @@ def test_the_anchors_lie_where_they_must(done):
 def test_pca_is_that_of_scikit_learn(trained, done):
     from sklearn.decomposition import PCA
 
-    from vaejax import evaluation, features, training
+    from vaejax import features
     from vaejax.data import sounds
+    from vaejax.train import evaluation
 
     run = load_run(trained)
     config, fitted = run.config, run.instrument.fitted
@@ -148,7 +150,7 @@ def test_pca_is_that_of_scikit_learn(trained, done):
     @jax.jit
     def read(clips, lengths, facts, rows):
         def one(pcm, length):
-            waveform = training.raw_clip(pcm, length, config)
+            waveform = raw_clip(pcm, length, config)
             return features.x_of(waveform, fitted.statistics, config)
 
         return jax.vmap(one)(clips, lengths)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vaejax import generate
 from vaejax.export import mastering
 from vaejax.export.mastering import Level, Mastering, master, quantize
+from vaejax.sampling import generate
 from vaejax.signal import loudness
 
 RATE = 16_000

@@ -14,7 +14,7 @@ import zlib
 import numpy as np
 import pytest
 
-from vaejax import picture
+from vaejax.drawing import picture
 from vaejax.export import sheet, wav
 
 HOSTILE = [

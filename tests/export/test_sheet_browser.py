@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from vaejax import picture
+from vaejax.drawing import picture
 from vaejax.export import sheet, wav
 
 CHROMIUM = next(

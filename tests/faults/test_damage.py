@@ -8,8 +8,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from vaejax import checkpoint
 from vaejax import config as configs
+from vaejax.run import checkpoint
+from vaejax.run.load import load_run
+from vaejax.train.training import create_state
 
 
 @pytest.fixture
@@ -73,13 +75,13 @@ def test_damaged_best_weights_are_found_and_mended_from_the_last(
     done = call("train", *tiny, "--data", folder, "--workdir", run)
     assert done.code == 0, done.err
     assert f"warning: the checkpoint {run}/checkpoints/best/{newest} is damaged" in short(done.err)
-    assert checkpoint.load_run(run).fingerprint == checkpoint.load_run(trained).fingerprint
+    assert load_run(run).fingerprint == load_run(trained).fingerprint
 
 
 def test_sampling_says_which_weights_it_falls_back_to(run, capsys):
     older, newest = steps(run, "best")
     damage(run / f"checkpoints/best/{newest}")
-    assert checkpoint.load_run(run).step == older
+    assert load_run(run).step == older
     said = short(capsys.readouterr().err)
     assert f"best/{newest} is damaged; going back to that of step {older}" in said
     # Who only reads moves nothing.
@@ -102,7 +104,7 @@ def test_no_whole_state_is_one_line(run):
     config = configs.load(run / "config.json")
     checkpoints = checkpoint.Checkpoints(run)
     with pytest.raises(ValueError, match="none before it: train again in another --workdir"):
-        checkpoints.restore_last(config, 0)
+        checkpoints.restore_last(lambda: create_state(config))
     checkpoints.close()
 
 
@@ -115,7 +117,7 @@ def test_weights_that_are_not_finite_are_not_used(run, capsys):
     options = ocp.CheckpointManagerOptions(create=True)
     with ocp.CheckpointManager((run / "checkpoints/best").absolute(), options=options) as manager:
         manager.save(newest, args=ocp.args.StandardSave(tree))
-    assert checkpoint.load_run(run).step == older
+    assert load_run(run).step == older
     assert f"best/{newest} holds weights that are not finite" in capsys.readouterr().err
 
 
@@ -142,7 +144,7 @@ def not_finite(path):
 def test_a_damaged_file_is_named_with_its_remedy(run, name, spoil):
     spoil(run / name)
     with pytest.raises(ValueError, match=r"is damaged .*: remove it, and the train\.py") as error:
-        checkpoint.load_run(run)
+        load_run(run)
     assert str(run / name) in str(error.value)
 
 
@@ -150,7 +152,7 @@ def test_a_damaged_file_is_named_with_its_remedy(run, name, spoil):
 def test_what_is_not_finite_is_refused(run, name):
     not_finite(run / name)
     with pytest.raises(ValueError, match=rf"{name} is damaged .*not finite"):
-        checkpoint.load_run(run)
+        load_run(run)
 
 
 def test_sizes_that_do_not_fit_are_refused(run):
@@ -158,7 +160,7 @@ def test_sizes_that_do_not_fit_are_refused(run):
         arrays = dict(stored)
     np.savez(run / "prior.npz", **{**arrays, "posteriors.means": arrays["posteriors.means"][:, :3]})
     with pytest.raises(ValueError, match="of different sizes"):
-        checkpoint.load_run(run)
+        load_run(run)
 
 
 def test_the_remedy_helps(call, tiny, trained, folder, run):
@@ -171,7 +173,7 @@ def test_the_remedy_helps(call, tiny, trained, folder, run):
     (run / "data.json").unlink()
     done = call("train", *tiny, "--data", folder, "--workdir", run)
     assert done.code == 0, done.err
-    after, before = checkpoint.load_run(run), checkpoint.load_run(trained)
+    after, before = load_run(run), load_run(trained)
     assert after.has_fitted_prior
     assert after.fingerprint == before.fingerprint
     assert after.data == before.data

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from vaejax import checkpoint, tensorboard
+from vaejax.run.load import load_run
+from vaejax.train import tensorboard
 
 # What is left on it, in KiB: the board fails before anything else does, or a checkpoint.
 ROOMS = (8, 900)
@@ -56,7 +57,7 @@ def test_a_disk_that_fills_up_ends_training_in_one_line_with_the_last_checkpoint
     (line,) = (text for text in err.splitlines() if text.startswith("error: "))
     assert "the disk is full" in line
     assert len([text for text in err.splitlines() if text.startswith("warning: ")]) <= 1
-    loaded = checkpoint.load_run(run)
+    loaded = load_run(run)
     assert loaded.step >= 30
 
 
@@ -73,7 +74,7 @@ def test_a_file_that_may_not_grow_ends_training_in_one_line(
     assert "Traceback" not in err
     (line,) = (text for text in err.splitlines() if text.startswith("error: "))
     assert "File too large" in line
-    assert checkpoint.load_run(run).step == 30
+    assert load_run(run).step == 30
 
 
 def test_a_run_folder_that_vanishes_ends_training_in_one_line(
@@ -90,7 +91,7 @@ def test_a_run_folder_that_vanishes_ends_training_in_one_line(
     assert process.returncode == 1, err
     assert "Traceback" not in err
     assert len([text for text in err.splitlines() if text.startswith("error: ")]) == 1
-    assert checkpoint.load_run(tmp_path / "elsewhere").step >= 30
+    assert load_run(tmp_path / "elsewhere").step >= 30
 
 
 def test_a_read_only_run_folder_is_one_line(call, tiny, trained, folder, small_disk):

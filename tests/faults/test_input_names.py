@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaejax.checkpoint import load_run
+from vaejax.run.load import load_run
 
 SHIFT_JIS = "キック".encode("shift-jis")
 LATIN_1 = "fl\u00fcte".encode("latin-1")

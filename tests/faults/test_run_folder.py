@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from vaejax import config as configs
-from vaejax import files, run_folder
+from vaejax import files
+from vaejax.run import folder as run_folder
 
 
 def one_line(done, *words):

@@ -10,14 +10,16 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from vaejax import features, models, training
+from vaejax import codec, features, models
 from vaejax.config import Config, Model
+from vaejax.data.clips import raw_clip
 from vaejax.models import create_model, linear
 from vaejax.models.conv1d import Decoder, Encoder
 from vaejax.models.vae import VAE, Dense
 from vaejax.objective import context
 from vaejax.objective.batch import example_terms
 from vaejax.objective.context import bind
+from vaejax.train import training
 
 # What a model is told that is told nothing.
 NOTHING = np.zeros(0, np.float32)
@@ -36,9 +38,7 @@ def spectrograms(sounds, rows, statistics, config):
         clips, lengths, _ = sounds.read(rows)
         return jax.jit(
             jax.vmap(
-                lambda pcm, length: features.x_of(
-                    training.raw_clip(pcm, length, config), statistics, config
-                )
+                lambda pcm, length: features.x_of(raw_clip(pcm, length, config), statistics, config)
             )
         )(clips, lengths)
 
@@ -146,7 +146,7 @@ def test_elbo_at_step_0_is_the_evidence():
     keys = jax.random.split(jax.random.key(1), 4_000)
     config = Config(model=Model(latent_dim=2))
     params = {"vae": params, **context.init(jax.random.key(0), config)}
-    fitted = training.Fitted(None, path)
+    fitted = codec.Fitted(None, path)
     one = partial(example_terms, model=model, config=config)
     terms = jax.jit(jax.vmap(partial(one, params, rows[0], NOTHING, fitted)))(keys)
     bounds = -np.asarray(terms["recon"] + terms["kl"], np.float64)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vaejax import config as configs
-from vaejax import models, training
+from vaejax import models
 from vaejax.models import linear
+from vaejax.train import training
 
 SIZES = {"kind": "frames", "latent_dim": 3, "num_directions": 5, "frame_widths": (12, 6)}
 # Of the last one, nothing is variational.

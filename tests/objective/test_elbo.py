@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from vaejax import training
+from vaejax import codec
 from vaejax.config import Config, Data, Features, Model, Objective
 from vaejax.features import Statistics
 from vaejax.models import create_model, linear
@@ -18,6 +18,7 @@ from vaejax.objective import context
 from vaejax.objective.batch import batch_loss, example_terms
 from vaejax.objective.bounds import importance_bound
 from vaejax.objective.context import bind
+from vaejax.train import training
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 
@@ -141,7 +142,7 @@ class Linear:
 
 
 # Its likelihood has sigma alone.
-FITTED = training.Fitted(Statistics(jnp.zeros(3), jnp.ones(())), linear.flat((2, 3), 2))
+FITTED = codec.Fitted(Statistics(jnp.zeros(3), jnp.ones(())), linear.flat((2, 3), 2))
 
 
 def importance_bounds(model, x, num_draws, count=400):

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from scipy import stats
 
-from vaejax import features, metrics, training
+from vaejax import codec, features, metrics
 from vaejax.config import Config, Objective, Sound
 from vaejax.features import Statistics
 from vaejax.objective import likelihoods, priors, scales
@@ -107,7 +107,7 @@ def test_sound_of_a_decoders_magnitudes_is_compared_under_the_phase_of_x(make_co
         with jax.numpy_rank_promotion("allow"):
             x = features.x_of(waveform, one, config)
             objective = Objective(likelihood="multi_resolution_stft")
-            at = bind(replace(config, objective=objective), fitted=training.Fitted(one, None))
+            at = bind(replace(config, objective=objective), fitted=codec.Fitted(one, None))
             slope = jax.grad(at.likelihood.nll, argnums=1)
             sound, same = likelihoods.sounds_of(x, x, one, config)
             louder = features.standardise(features.unstandardise(x, one) * 2**0.3, one)

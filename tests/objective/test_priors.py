@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from vaejax import priors as densities
-from vaejax import training
+from vaejax import codec
 from vaejax.config import Config, Model, Objective
+from vaejax.latent import priors as densities
 from vaejax.models import linear
 from vaejax.objective import priors
 from vaejax.objective.context import bind
@@ -115,7 +115,7 @@ def params_of(config):
 def test_vampprior_is_the_mean_of_the_posteriors_of_its_pseudo_inputs(key):
     config = config_of(prior="vampprior")
     params, z = params_of(config), jnp.array([0.2, -0.4, 1.0])
-    at = bind(config, params, training.Fitted(None, PATH), Model2x2())
+    at = bind(config, params, codec.Fitted(None, PATH), Model2x2())
     per_dim, rest = at.prior.log_density(z, key, at)
     inputs = np.asarray(params["prior"]["coordinates"]) * np.sqrt([4.0, 2.0, 1.0, 0.5])
     sigma = np.exp(0.5 * (-1.0 + 0.1 * inputs[:, 3:]))
@@ -138,7 +138,7 @@ def test_hierarchical_prior_begins_as_the_standard_one_with_a_level_above_that_i
 def test_latents_are_drawn_from_the_density_that_is_trained(name):
     """log p(z) of the objective against that of what `sample.py --prior standard` draws from."""
     config = config_of(prior=name)
-    at = bind(config, params_of(config), training.Fitted(None, PATH), Model2x2())
+    at = bind(config, params_of(config), codec.Fitted(None, PATH), Model2x2())
     density = at.prior.density(at)
     z = jnp.array([0.2, -0.4, 0.6])
     keys = jax.random.split(jax.random.key(2), 4000 if name == "hierarchical" else 1)

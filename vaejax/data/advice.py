@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import descriptors, metrics
+from vaejax import metrics
 from vaejax.config import Config
 from vaejax.data import nsynth
 from vaejax.data.sounds import Sounds
+from vaejax.metrics import descriptors
 
 # Sounds that are looked at, spread over the folder, and how many at once.
 LOOKED_AT, BATCH = 64, 16

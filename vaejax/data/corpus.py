@@ -17,7 +17,7 @@ from tqdm import tqdm
 from vaejax.data import conditioning, decoding, files, labels, pack, quiet
 from vaejax.data.cache import cached
 from vaejax.data.pack import Corpus, Item, blake2b
-from vaejax.export.names import readable
+from vaejax.names import readable
 
 # Clips finished but not yet written, per worker: keeps the workers busy behind a slow file.
 IN_FLIGHT = 4

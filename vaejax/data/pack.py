@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from vaejax.export.names import within
+from vaejax.names import within
 
 # Goes up whenever decoding, conditioning or the layout of the cache changes what is stored.
 FORMAT = 2

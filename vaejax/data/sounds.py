@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vaejax import conditions
-from vaejax.conditions import Vocabulary
 from vaejax.config import Config
 from vaejax.data import cache, files, nsynth, pitches, splits
 from vaejax.data import corpus as packs
 from vaejax.data.pack import Corpus, read_rows
+from vaejax.features import conditions
+from vaejax.features.conditions import Vocabulary
 
 
 class Sounds(NamedTuple):

@@ -104,11 +104,12 @@ def evaluate(options: Options) -> tuple[dict[str, Any], dict[str, Any]]:
     import jax
     import numpy as np
 
-    from vaejax import checkpoint, files, metrics
+    from vaejax import files, metrics
     from vaejax.evaluate import bound, generation, judging, latent, reconstruction, systems
     from vaejax.objective import context
+    from vaejax.run.load import load_run
 
-    run = checkpoint.load_run(options.workdir)
+    run = load_run(options.workdir)
     config, instrument = run.config, run.instrument
     own, why_not = judging.own_sounds(run)
     if options.data is not None:

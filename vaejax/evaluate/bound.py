@@ -7,13 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaejax import evaluation, features, models, training
+from vaejax import codec, features, models
 from vaejax.config import Config
+from vaejax.data.clips import raw_clip
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate.figures import of_mean
 from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System, linear_config
 from vaejax.objective.bounds import importance_bound
 from vaejax.objective.context import bind
+from vaejax.train import evaluation
 
 
 def bounds(
@@ -41,8 +43,8 @@ def make_bound(config: Config, num_draws: int):
 
         def one(columns):
             pcm, length, known, row = columns
-            x = features.x_of(training.raw_clip(pcm, length, config), fitted.statistics, config)
-            told = training.condition_of(known, fitted, config)
+            x = features.x_of(raw_clip(pcm, length, config), fitted.statistics, config)
+            told = codec.condition_of(known, fitted, config)
             at = bind(config, params, fitted, models.create_model(config))
             row_key = jax.random.fold_in(key, row)
             return importance_bound(x, told, row_key, at, num_draws=num_draws)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from vaejax import attributes
 from vaejax.data.families import FAMILIES, LOG_UNIFORM
 from vaejax.data.sounds import Sounds
+from vaejax.sampling import attributes
 
 # Fewer held-out sounds than this say little of a factor.
 MIN_SOUNDS = 8

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from vaejax import conditions
-from vaejax.checkpoint import Run
 from vaejax.config import Data
 from vaejax.data import corpus as packs
 from vaejax.data import sounds
 from vaejax.data.sounds import Sounds
+from vaejax.features import conditions
+from vaejax.run.load import Run
 
 
 def own_sounds(run: Run) -> tuple[Sounds | None, str | None]:

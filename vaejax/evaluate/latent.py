@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import diagnostics, evaluation, features, models, training
-from vaejax.checkpoint import Run
+from vaejax import features, models
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate.factors import factor_recovery, known_factors
 from vaejax.evaluate.figures import of_mean
+from vaejax.run.load import Run
+from vaejax.train import diagnostics, evaluation, training
 
 # Sounds at which the effects of the dimensions are measured.
 EFFECT_SOUNDS = 8

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from vaejax import evaluation, features, generate, metrics, training
+from vaejax import codec, features, metrics
 from vaejax.config import Config
+from vaejax.data.clips import raw_clip
 from vaejax.data.sounds import Sounds
 from vaejax.evaluate.figures import figure, of_mean
 from vaejax.evaluate.systems import PCA, PPCA, VAEJAX, System
 from vaejax.features import Statistics
 from vaejax.metrics import Embedding, intervals
+from vaejax.train import evaluation
 
 SILENT_DB = -60.0
 # Of int16, from which on a sample is at full scale.
@@ -49,7 +51,7 @@ def to_audio(x, statistics: Statistics, config: Config):
     """The sound [num_samples] of what a decoder says, as a file has it."""
     num_samples = config.data.num_samples
     waveform, _ = features.waveform_of(x, statistics, config, num_samples=num_samples)
-    return generate.finish(waveform, config)
+    return codec.finish(waveform, config)
 
 
 def compare(waveform, x, rebuilt, statistics: Statistics, config: Config):
@@ -105,7 +107,7 @@ def reconstruct(
     sounds: Sounds,
     rows,
     *,
-    fitted: training.Fitted,
+    fitted: codec.Fitted,
     embedding: Embedding,
     config: Config,
 ) -> Reconstructions:
@@ -115,7 +117,7 @@ def reconstruct(
     def read(statistics, embedding, clips, lengths, facts, rows):
         def one(columns):
             pcm, length = columns
-            waveform = training.raw_clip(pcm, length, config)
+            waveform = raw_clip(pcm, length, config)
             point = metrics.embed(waveform, embedding, sample_rate=config.data.sample_rate)
             x = features.x_of(waveform, statistics, config)
             kind = metrics.kind(waveform, sample_rate=config.data.sample_rate)

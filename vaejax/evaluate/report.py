@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from vaejax import picture
+from vaejax.drawing import picture
 from vaejax.evaluate.generation import GENERATION, SIZED
 from vaejax.evaluate.systems import PCA, PPCA, VAEJAX
 

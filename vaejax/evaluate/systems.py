@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import evaluation, features, models, priors, training
-from vaejax.checkpoint import Run
+from vaejax import codec, features, models
+from vaejax.codec import Fitted
 from vaejax.config import Config, Objective
+from vaejax.data.clips import raw_clip
 from vaejax.data.sounds import Sounds
+from vaejax.latent import priors
+from vaejax.latent.priors import Mixture
 from vaejax.models import linear
 from vaejax.objective import context
-from vaejax.priors import Mixture
-from vaejax.training import Fitted
+from vaejax.run.load import Run
+from vaejax.train import evaluation, training
 
 # Training sounds that PCA is fitted on, at most: its memory is that of their spectrograms.
 MAX_PCA_CLIPS = 2048
@@ -136,7 +139,7 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
     @jax.jit
     def spectrograms(clips, lengths, facts, rows):
         def one(pcm, length):
-            waveform = training.raw_clip(pcm, length, config)
+            waveform = raw_clip(pcm, length, config)
             return features.x_of(waveform, fitted.statistics, config)
 
         return jax.vmap(one)(clips, lengths)
@@ -175,7 +178,7 @@ def _same(arrays, x, facts):
 
 def _rebuild(arrays, x, facts, config: Config):
     params, fitted, _ = arrays
-    told = training.condition_of(facts, fitted, config)
+    told = codec.condition_of(facts, fitted, config)
     mean, _ = context.encode(params, x, told, fitted.linear, config=config)
     return models.decode(params, mean, told, fitted.linear, config=config)
 

@@ -16,9 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaejax.export.names import safe
 from vaejax.export.wav import MANIFEST, SFZ_MARK, WriteError, software
 from vaejax.files import write_text
+from vaejax.names import safe
 
 NUM_KEYS = 128
 # A kit starts at C2, as drum machines have it, and ends with the keyboard.

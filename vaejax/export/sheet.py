@@ -28,9 +28,9 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from vaejax.export.names import readable
+from vaejax.drawing.picture import COLORS
 from vaejax.export.wav import MANIFEST, PARTIAL_PREFIX, SHEET, SHEET_MARK, explain_write_error
-from vaejax.picture import COLORS
+from vaejax.names import readable
 
 CHUNK = 256
 # Past this, a browser's numbers are no longer exact integers.

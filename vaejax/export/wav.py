@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import soundfile
 
-from vaejax.export.names import stays_in
+from vaejax.names import stays_in
 
 SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 SOUND_SUFFIXES = (".wav", ".flac")

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from vaejax import descriptors
+from vaejax.metrics import descriptors
 from vaejax.signal.pitch import pitch_of, pitch_track
 
 KINDS = ("tonal", "drum", "noise")

@@ -3,7 +3,7 @@
 One clip in, one clip out, but every frame goes through the same perceptrons by itself, so that z
 is a path, one latent per frame: [num_frames * latent_dim], frame after frame. Nothing here knows
 how many frames there are: a path of any length decodes to a spectrogram of its length, and a
-constant one to a constant spectrum (`vaejax.sequences`).
+constant one to a constant spectrum (`vaejax.sampling.sequences`).
 
 The encoder narrows from a frame to z and the decoder mirrors it. What the model is told goes into
 both beside the frame and beside z (MANNe's skip to the latent). The bottleneck's activation, if

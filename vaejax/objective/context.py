@@ -6,6 +6,7 @@ import jax
 
 from vaejax import models
 from vaejax.config import Config
+from vaejax.latent.priors import Mixture
 from vaejax.models.linear import Linear
 from vaejax.objective.bounds import BOUNDS, Bound
 from vaejax.objective.likelihoods import LIKELIHOODS, Likelihood, mel_db
@@ -14,7 +15,6 @@ from vaejax.objective.priors import PRIORS, Prior
 from vaejax.objective.regularizers import REGULARIZERS, Regularizer
 from vaejax.objective.scales import SCALES, Scale
 from vaejax.objective.schedules import SCHEDULES, Schedule
-from vaejax.priors import Mixture
 
 
 class Context(NamedTuple):

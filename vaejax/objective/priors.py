@@ -1,7 +1,8 @@
 """Priors p(z): N(0, I), or learned with the model.
 
 All but the VampPrior are N(0, I), or near it, at the start. What `sample.py` draws from by default
-is another thing, the density that `vaejax.priors` fits to the aggregate posterior after training.
+is another thing: the density that `vaejax.latent.priors` fits to the aggregate posterior after
+training.
 """
 
 import math
@@ -13,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from vaejax import priors
 from vaejax.config import Config
+from vaejax.latent import priors
+from vaejax.latent.priors import Mixture
 from vaejax.models import linear as linear_path
 from vaejax.models.latent import Hierarchy
 from vaejax.objective.record import always_works, no_weights, plain
-from vaejax.priors import Mixture
 
 LOG_2PI = math.log(2 * math.pi)
 # The level above z has no formula for what is below it; so many draws of it stand for all.

@@ -1,0 +1,1 @@
+"""Devices, processes and what runs on them: meshes, hosts, batches in parts, profiles."""

@@ -1,0 +1,1 @@
+"""Pictures: spectrograms and figures."""

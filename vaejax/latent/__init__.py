@@ -1,0 +1,1 @@
+"""Densities over the latent and paths through it."""

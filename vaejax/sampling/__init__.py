@@ -1,0 +1,1 @@
+"""From a request to sounds in a folder: which latents, decoded, chosen, written, made again."""

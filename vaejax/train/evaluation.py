@@ -1,0 +1,233 @@
+"""Measurements on the held-out sounds, and what is fitted to a whole set with given weights."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax import codec, metrics
+from vaejax import config as configs
+from vaejax.codec import Fitted
+from vaejax.config import Config
+from vaejax.data.clips import raw_clip
+from vaejax.data.sounds import Sounds
+from vaejax.drawing.thumbnails import THUMBNAIL_HEIGHT, thumbnail
+from vaejax.latent import priors
+from vaejax.metrics import Embedding
+from vaejax.objective import batch as objective
+from vaejax.objective.regularizers import Batch
+from vaejax.run.arrays import Aggregate, Posteriors
+from vaejax.train import diagnostics, training
+
+BATCH = 32
+NUM_DRAWS = 4
+BATCH_DECODED = 8
+
+
+def over_rows(function: Callable, sounds: Sounds, rows: np.ndarray) -> Any:
+    """Applies a compiled function to clips in batches of one shape.
+
+    Args:
+      function: (clips [BATCH, pack_samples], lengths [BATCH], rows [BATCH]) -> a tree of arrays
+        with a leading batch axis.
+      rows: of the clips.
+
+    Returns:
+      The same tree in NumPy, [len(rows), ...].
+    """
+    results = []
+    for start in range(0, len(rows), BATCH):
+        chosen = rows[start : start + BATCH]
+        filled = np.resize(chosen, BATCH)  # the last batch repeats its rows
+        results.append(function(*sounds.read(filled), filled.astype(np.int32)))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *results)
+
+
+class Evaluation(NamedTuple):
+    """Of a set of weights, on the held-out sounds."""
+
+    values: dict[str, float]
+    """loss, recon, kl in nats per sound, the figures of `diagnostics.latent_figures` and of
+    `diagnostics.explained`, and of the audio after inversion mel_l1_db, lsd_db, onset (means) and
+    body_db (the median)."""
+    latent: dict[str, np.ndarray]
+    """kl_per_dim (`diagnostics.per_dim`), and the posteriors' mean and std [num, latent_dim]."""
+    pairs: tuple[np.ndarray, np.ndarray]
+    """The first few sounds and their reconstructions, [board_clips, num_samples] each."""
+    draws: np.ndarray
+    """[NUM_DRAWS, num_samples], new sounds from a Gaussian fitted to the held-out posteriors."""
+    per_sound: dict[str, np.ndarray]
+    """mel_l1_db, lsd_db, body_db and onset, [num] each: at every evaluation of the same sounds, in
+    one order."""
+
+
+def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
+    """Compiles the evaluation of a set of weights.
+
+    Returns:
+      evaluate(params) -> Evaluation; the same programs serve a member of a sweep: evaluate(params,
+      what was fitted for it, the fields of the config that are its own).
+    """
+    rows = sounds.held_out_rows[: config.train.eval_clips]
+    num_shown = config.train.board_clips
+    sample_rate = config.data.sample_rate
+
+    @jax.jit
+    def terms(params, fitted, swept, *columns):
+        own = configs.replaced(config, swept)
+        return training.eval_step(params, fitted, *columns, config=own)
+
+    @jax.jit
+    def decode(params, fitted, latents, facts):
+        def one(z, known):
+            told = codec.condition_of(known, fitted, config)
+            return codec.decode(params, fitted, z, told, config=config)[0]
+
+        return jax.vmap(one)(latents, facts)
+
+    @jax.jit
+    def loss_of(params, terms, swept):
+        """Of all held-out sounds as one batch, at the full weights and with what is carried as at
+        step 0, so that evaluations may be compared."""
+        own = configs.replaced(config, swept)
+        key, carried = jax.random.key(own.train.seed), objective.carried_of(own)
+        loss, terms = objective.loss_of(
+            Batch(terms, own, params, 1.0, len(rows), key=key, carried=carried)
+        )
+        return loss, objective.figures(terms)
+
+    @jax.jit
+    def compare(clips, lengths, outputs):
+        def one(pcm, length, after):
+            before = raw_clip(pcm, length, config)
+            figures = {
+                "mel_l1_db": metrics.mel_l1_db(before, after, sample_rate=sample_rate),
+                "lsd_db": metrics.lsd_db(before, after),
+                "body_db": metrics.body_db(before, after, sample_rate=sample_rate),
+                "onset": metrics.onset(after),
+            }
+            return figures, (before, metrics.match_energy(after, before))
+
+        return jax.vmap(one)(clips, lengths, outputs)
+
+    def heard(params, fitted, latents):
+        """Figures of the sounds rebuilt from latents [len(rows), latent_dim], and a few pairs."""
+        figures, shown = [], []
+        for start in range(0, len(rows), BATCH_DECODED):
+            # The last batch repeats its rows: one program serves any number.
+            chosen = np.arange(start, min(start + BATCH_DECODED, len(rows)))
+            filled = np.resize(chosen, BATCH_DECODED)
+            clips, lengths, facts = sounds.read(rows[filled])
+            outputs = decode(params, fitted, latents[filled], facts)
+            measured, pairs = jax.tree.map(np.asarray, compare(clips, lengths, outputs))
+            figures.append({name: column[: len(chosen)] for name, column in measured.items()})
+            if start == 0 or start < num_shown:
+                shown.append([column[: len(chosen)] for column in pairs])
+        before, after = (np.concatenate(part)[:num_shown] for part in zip(*shown, strict=True))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *figures), (before, after)
+
+    def evaluate(params, fitted=fitted, swept: Mapping[str, Any] | None = None) -> Evaluation:
+        swept = swept or {}
+        measured = over_rows(partial(terms, params, fitted, swept), sounds, rows)
+        means, variances = measured["moments"]
+        per_sound, pairs = heard(params, fitted, means)
+        errors = measured.pop("errors")
+        loss, terms_of_loss = jax.tree.map(float, loss_of(params, measured, swept))
+        values = {
+            "loss": loss,
+            **terms_of_loss,
+            **diagnostics.latent_figures(params, measured, config),
+            **diagnostics.explained(errors, config),
+            **{name: float(column.mean()) for name, column in per_sound.items()},
+            # The median: one sound whose peak is luck would move the mean.
+            "body_db": float(np.median(per_sound["body_db"])),
+        }
+        prior = priors.fit_mixture(means, variances, components=1)
+        eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
+        drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T
+        # The model is told what it was told of some of these sounds, as many as a batch has.
+        facts = sounds.read(np.resize(rows, BATCH_DECODED))[2]
+        filled = np.resize(drawn.astype(np.float32), (BATCH_DECODED, means.shape[1]))
+        new = np.asarray(decode(params, fitted, filled, facts))[:NUM_DRAWS]
+        latent = {
+            "kl_per_dim": diagnostics.per_dim(
+                measured["kl_per_dim"], means, variances, num_dims=config.model.latent_dim
+            )[0],
+            "mean": means,
+            "std": np.sqrt(variances),
+        }
+        return Evaluation(values, latent, pairs, new, per_sound)
+
+    return evaluate
+
+
+def fit_embedding(sounds: Sounds, config: Config) -> Embedding:
+    """Fits the space in which sounds are compared to the training set."""
+
+    @jax.jit
+    def pooled(clips, lengths, facts, rows):
+        def one(pcm, length):
+            waveform = raw_clip(pcm, length, config)
+            return metrics.pooled_log_mel(waveform, sample_rate=config.data.sample_rate)
+
+        return jax.vmap(one)(clips, lengths)
+
+    return metrics.fit_embedding(over_rows(pooled, sounds, sounds.train_rows))
+
+
+def thumbnails(sounds: Sounds, rows: np.ndarray, config: Config) -> np.ndarray:
+    """Square grey spectrograms of clips, [len(rows), size, size] uint8."""
+
+    @jax.jit
+    def small(clips, lengths, facts, rows):
+        def one(pcm, length):
+            waveform = raw_clip(pcm, length, config)
+            return thumbnail(waveform, config=config, width=THUMBNAIL_HEIGHT)
+
+        return jax.vmap(one)(clips, lengths)
+
+    return over_rows(small, sounds, rows)
+
+
+def fit_prior(
+    params, fitted: Fitted, sounds: Sounds, config: Config
+) -> tuple[Aggregate, Aggregate | None]:
+    """Fits the prior to the posteriors of the training sounds under given weights.
+
+    Returns:
+      With the model told nothing, and told all that is known; None where it can be told nothing.
+    """
+
+    @jax.jit
+    def posterior(params, fitted, clips, lengths, facts, rows):
+        def one(pcm, length, known):
+            waveform = raw_clip(pcm, length, config)
+            told = codec.condition_of(known, fitted, config)
+            mean, logvar = codec.encode(params, fitted, waveform, told, config=config)
+            return mean, jnp.exp(logvar)
+
+        return jax.vmap(one)(clips, lengths, facts)
+
+    rows = sounds.train_rows
+    if len(rows) > config.prior.max_clips:
+        rng = np.random.default_rng(config.train.seed)
+        rows = np.sort(rng.choice(rows, config.prior.max_clips, replace=False))
+
+    def aggregate(known: Sounds) -> Aggregate:
+        encode = partial(posterior, params, fitted)
+        means, variances = over_rows(encode, known, rows)
+        choice = priors.choose(
+            means,
+            variances,
+            max_components=config.prior.max_components,
+            seed=config.train.seed,
+            hashes=[known.corpus.hashes[row] for row in rows],
+        )
+        return Aggregate(choice.prior, Posteriors(rows, means, variances), choice.log_likelihoods)
+
+    if sounds.told.num_facts == 0:
+        return aggregate(sounds), None
+    return aggregate(sounds._replace(facts=np.full_like(sounds.facts, np.nan))), aggregate(sounds)

@@ -1,0 +1,301 @@
+"""The members of a sweep as one: their states stacked, and one program that steps them all.
+
+What the members share stays single: with one seed and one augmentation, a batch is read, augmented
+and analysed once for all of them.
+"""
+
+import contextlib
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax import config as configs
+from vaejax import files
+from vaejax.codec import Fitted
+from vaejax.data import batches
+from vaejax.data.sounds import Sounds
+from vaejax.data.stream import Reader
+from vaejax.run import checkpoint
+from vaejax.run.checkpoint import Checkpoints
+from vaejax.train import patience, training
+from vaejax.train.journal import Journal, fit_prior, has_prior
+from vaejax.train.sweep import Member
+from vaejax.train.training import TrainState
+
+# What the linear path depends on, which is fitted to augmented clips before training.
+FITTED_FROM = configs.marked(configs.FITTED_FROM)
+# Axis of the members in a stacked state; they are all at the same step.
+AXES = TrainState(*(None if name == "step" else 0 for name in TrainState._fields))  # type: ignore[arg-type]
+
+
+def traceable(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The values of a member as a program takes them."""
+    # A seed keeps its low 32 bits, as jax.random.key does with a Python integer.
+    return {
+        name: np.asarray(value).astype(np.int32 if isinstance(value, int) else np.float32)
+        for name, value in values.items()
+    }
+
+
+def fit(members: Sequence[Member], fit_one: Callable[[Member], Fitted]) -> dict[str, Fitted]:
+    """What is fitted for each member before training, by name; the same object for those that
+    share it, whose run folders get copies of the file.
+
+    Args:
+      fit_one: fits for one member, and stores it in its run folder, or finds it there.
+    """
+    first: dict[tuple, Member] = {}
+    fitted: dict[str, Fitted] = {}
+    for member in members:
+        key = tuple(value for name, value in member.values.items() if name in FITTED_FROM)
+        if key not in first:
+            first[key] = member
+            fitted[member.name] = fit_one(member)
+            continue
+        fitted[member.name] = fitted[first[key].name]
+        if not (member.workdir / "fitted.npz").exists():
+            with (first[key].workdir / "fitted.npz").open("rb") as stored:
+                files.replace(member.workdir / "fitted.npz", partial(shutil.copyfileobj, stored))
+    return fitted
+
+
+def open_runs(
+    members: Sequence[Member], sounds: Sounds, fitted: Mapping[str, Fitted], evaluate: Callable
+) -> tuple[TrainState, "Journals"] | None:
+    """Members that are at the same step, new or stopped, as one; None where the checkpoint of some
+    turned out to be damaged, so that they are at different steps now.
+
+    Args:
+      fitted: by name.
+      evaluate: of `evaluation.make_evaluate`.
+    """
+    told = sounds.told.condition_dim
+    opened = []
+    for member in members:
+        checkpoints = Checkpoints(member.workdir)
+        create = partial(training.create_state, member.config, told)
+        restored = checkpoints.restore_last(create)
+        state = restored[0] if restored else create()
+        progress = (
+            patience.from_json(restored[1], int(restored[0].step)) if restored else patience.BEGIN
+        )
+        if restored:
+            best = checkpoints.check_best(member.config, told, state, progress.best)
+            progress = progress._replace(best=best)
+        opened.append((checkpoints, state, progress))
+    if len({int(state.step) for _, state, _ in opened}) > 1:
+        for checkpoints, *_ in opened:
+            checkpoints.close()
+        return None
+    journals = {}
+    for (name, values, config, workdir), (checkpoints, state, progress) in zip(
+        members, opened, strict=True
+    ):
+        own = partial(evaluate, fitted=fitted[name], swept=traceable(values))
+        step = int(state.step)
+        journals[name] = Journal(workdir, config, sounds, checkpoints, own, progress, step)
+    return stack([state for _, state, _ in opened]), Journals(journals)
+
+
+def why_over(member: Member) -> str | None:
+    """Why a member has stopped before its last step, in a sentence; None if it has not."""
+    stored = checkpoint.progress(member.workdir)
+    if stored is None:
+        return None
+    step = checkpoint.last_step(member.workdir)
+    progress = patience.from_json(stored, step)
+    if not patience.is_over(progress, step, member.config):
+        return None
+    return patience.explain(progress, step, member.config)
+
+
+def finish(member: Member, sounds: Sounds, fitted: Fitted) -> None:
+    """Fits the prior of a member's best weights, where it has any and that was not done."""
+    workdir = member.workdir
+    if not checkpoint.has_checkpoint(workdir):
+        return
+    checkpoints = Checkpoints(workdir)
+    if not has_prior(workdir, checkpoints):
+        fit_prior(checkpoints, fitted, sounds, member.config, workdir)
+    checkpoints.close()
+
+
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """The states of members at the same step as one, members first."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    # A copy: the step consumes the state that it is given.
+    return stacked._replace(step=jnp.array(states[0].step))
+
+
+def state_of(stacked: TrainState, index: int) -> TrainState:
+    """The state of one member."""
+    single = jax.tree.map(lambda leaf: leaf[index], stacked._replace(step=stacked.first_bad_step))
+    return single._replace(step=stacked.step)
+
+
+def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitted]):
+    """`training.make_steps` of a population.
+
+    Args:
+      fitted: of each member.
+
+    Returns:
+      steps(state, step) -> (state, metrics with the members first). And how many steps that is.
+    """
+    config = members[0].config
+    rows = sounds.train_rows
+    num_clips, batch_size = len(rows), config.train.batch_size
+    swept = jax.tree.map(lambda *values: np.stack(values), *(traceable(m.values) for m in members))
+    are_shared = all(each is fitted[0] for each in fitted)
+    together = fitted[0] if are_shared else jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
+    have_one_order = "train.seed" not in swept
+    fits = num_clips * config.pack_samples * 2 <= config.data.device_budget_mb * 2**20
+
+    def population(function, columns_axis):
+        """Of a function of one member's (state, fitted, swept, columns)."""
+        axes = (AXES, None if are_shared else 0, 0, columns_axis)
+        return jax.vmap(function, in_axes=axes, out_axes=(AXES, 0))
+
+    if not fits:
+
+        def streamed(state, fitted, swept, columns):
+            own = configs.replaced(config, swept)
+            return training.train_step(state, fitted, *columns, config=own, num_clips=num_clips)
+
+        def columns_of(member: Member, step: int):
+            positions = batches.positions_at(jnp.asarray(step), batch_size=batch_size)
+            order_key = training.keys_of(member.config)[1]
+            index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
+            return *sounds.read(rows[np.asarray(index)]), np.asarray(positions)
+
+        def read(step: int):
+            if have_one_order:
+                return columns_of(members[0], step)
+            each = [columns_of(member, step) for member in members]
+            return tuple(np.stack(column) for column in zip(*each, strict=True))
+
+        step_on = jax.jit(population(streamed, None if have_one_order else 0), donate_argnums=0)
+        reader = Reader(read, config.train.num_steps)
+        return lambda state, step: step_on(state, together, swept, reader.batch_at(step)), 1
+
+    resident = jax.device_put(sounds.read(rows))
+
+    def one(state, fitted, swept, resident):
+        own = configs.replaced(config, swept)
+        positions = batches.positions_at(state.step, batch_size=batch_size)
+        order_key = training.keys_of(own)[1]
+        index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
+        clips, lengths, facts = (column[index] for column in resident)
+        return training.train_step(
+            state, fitted, clips, lengths, facts, positions, config=own, num_clips=num_clips
+        )
+
+    steps_in = config.train.steps_per_dispatch
+
+    def many(state, fitted, swept, resident):
+        state, metrics = jax.lax.scan(
+            lambda s, _: population(one, None)(s, fitted, swept, resident),
+            state,
+            None,
+            length=steps_in,
+        )
+        return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
+
+    steps_on = jax.jit(population(one, None) if steps_in == 1 else many, donate_argnums=0)
+    return lambda state, step: steps_on(state, together, swept, resident), steps_in
+
+
+class Journals:
+    """The journals of a population, written like one.
+
+    A member whose loss is not finite ends there, and so does one for which nothing has got better
+    for long, as it would alone; the others go on.
+    """
+
+    def __init__(self, journals: Mapping[str, Journal]):
+        """Takes the journal of each member, in the order of the stacked state."""
+        self.journals = dict(journals)
+        self.failed: dict[str, FloatingPointError] = {}
+        """Why a member ended early, by name."""
+        self.over: set[str] = set()
+        """The members for which nothing has got better for long."""
+
+    def measure(self, at: int, state: TrainState) -> str | None:
+        """Evaluates every member; warnings, if any, begin with the member's name."""
+
+        def measured(journal: Journal, i: int) -> str | None:
+            warning = journal.measure(at, state_of(state, i))
+            if journal.has_waited(at):
+                journal.save(state_of(state, i))
+                journal.finish()
+            return warning
+
+        found = self._each(measured)
+        self.over |= {name for name in found if self.journals[name].has_waited(at)}
+        return "; ".join(f"{name}: {text}" for name, text in found.items() if text) or None
+
+    def log(self, at: int, mean: Mapping[str, Any], clips_per_second: float) -> None:
+        """Logs the metrics of training steps [num_members, ...]."""
+        self._each(
+            lambda journal, i: journal.log(
+                at, {name: value[i] for name, value in mean.items()}, clips_per_second
+            )
+        )
+
+    def check(self, state: TrainState) -> None:
+        """Ends the members whose state is not to be saved.
+
+        Raises:
+          FloatingPointError: that is all of them.
+        """
+        self._each(lambda journal, i: journal.check(state_of(state, i)))
+
+    def save(self, state: TrainState) -> None:
+        """Starts writing all that each member needs to go on."""
+        self._each(lambda journal, i: journal.save(state_of(state, i)))
+
+    def status(self) -> str:
+        """A few figures for the progress bar."""
+        going = self._each(lambda journal, i: journal)
+        losses = [journal.train["loss"] for journal in going.values()] or [math.nan]
+        clips = sum(journal.train["clips_per_second"] for journal in going.values())
+        return (
+            f"{len(going)} runs, loss {min(losses):.5g} to {max(losses):.5g}, {clips:.0f} clips/s"
+        )
+
+    def has_waited(self, step: int) -> bool:
+        """Whether nothing has got better for long for any member that has not failed."""
+        return bool(self.over) and self.journals.keys() <= self.over | self.failed.keys()
+
+    def finish(self) -> None:
+        """Says in TensorBoard what each run came to."""
+        self._each(lambda journal, i: journal.finish())
+
+    def close(self) -> None:
+        """Returns when everything is on disk."""
+        with contextlib.ExitStack() as each:  # in reverse, also after one that fails
+            for journal in self.journals.values():
+                each.callback(journal.checkpoints.close)
+                each.callback(journal.close)
+
+    def _each(self, action: Callable[[Journal, int], Any]) -> dict[str, Any]:
+        """What an action returns for each member that has not ended, by name."""
+        results = {}
+        for index, (name, journal) in enumerate(self.journals.items()):
+            if name in self.failed or name in self.over:
+                continue
+            try:
+                results[name] = action(journal, index)
+            except FloatingPointError as error:
+                self.failed[name] = error
+        if not results and not self.over:
+            raise FloatingPointError(
+                "; ".join(f"{name}: {error}" for name, error in self.failed.items())
+            )
+        return results
