@@ -581,8 +581,6 @@ def test_the_built_in_set_is_packed_with_labels_and_factors(synth, tmp_path):
         loaded.factors["pitch"], np.array([0, 1, 3, 4], np.float32) / np.float32(3)
     )
     assert (np.abs(loaded.clips.astype(int)).max(axis=1) == 32767).all()
-    digest = hashlib.blake2b(loaded.clips[1].tobytes(), digest_size=16).hexdigest()
-    assert loaded.hashes[1] == digest
 
     again = load_synth(seed=0, count=5, **options)
     assert synth.calls == 1
@@ -591,6 +589,24 @@ def test_the_built_in_set_is_packed_with_labels_and_factors(synth, tmp_path):
     assert load_synth(seed=1, count=5, **options).fingerprint != loaded.fingerprint
     assert len(load_synth(seed=0, count=6, **options)) == 5
     assert synth.calls == 3
+
+
+def test_another_rounding_of_the_built_in_set_is_the_same_set(synth, tmp_path, monkeypatch):
+    """Another CPU or version of JAX rounds differently: neither what is held out nor whether a run
+    may go on hangs on that."""
+    options = {"seed": 0, "count": 5, "progress": False, **SETTINGS}
+    here = load_synth(cache_dir=tmp_path / "here", **options)
+    render = sys.modules["vaejax.data.synth"].render_set
+
+    def elsewhere(**about):
+        for waveforms, *rest in render(**about):
+            yield np.asarray(waveforms) * (1 - 2e-4 * np.arange(np.shape(waveforms)[-1])), *rest
+
+    monkeypatch.setattr(sys.modules["vaejax.data.synth"], "render_set", elsewhere)
+    there = load_synth(cache_dir=tmp_path / "there", **options)
+    assert not np.array_equal(here.clips, there.clips)
+    assert there.hashes == here.hashes
+    assert there.fingerprint == here.fingerprint
 
 
 def test_a_killed_rendering_is_gone_on_with(synth, tmp_path, monkeypatch):

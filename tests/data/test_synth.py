@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from scipy.stats import spearmanr
 
-from vaejax.data import synth
+from vaejax.data import corpus, synth
 from vaejax.data.families import FACTORS, TABLE
 
 RATE = 44100
@@ -88,6 +88,17 @@ def hz_of(pitch):
 
 
 # --- the set ----------------------------------------------------------------------------------
+
+
+def test_sounds_are_those_of_this_version_of_the_set():
+    """Sounds that have changed need another `corpus.SYNTH_VERSION`, and this test their levels."""
+    options = {"seed": 0, "count": 16, "sample_rate": 16000, "num_samples": 8000}
+    (waveforms, *_), *_ = synth.render_set(**options)
+    levels = np.sqrt(np.mean(np.square(np.asarray(waveforms)), axis=1))
+    version_1 = [0.3045, 0.236, 0.3301, 0.1527, 0.1424, 0.3321, 0.183, 0.1517]
+    version_1 += [0.3049, 0.3792, 0.1435, 0.0702, 0.0452, 0.0926, 0.1776, 0.084]
+    assert corpus.SYNTH_VERSION == 1
+    np.testing.assert_allclose(levels, version_1, rtol=2e-3)
 
 
 def test_sound_i_depends_on_seed_and_i_alone():
