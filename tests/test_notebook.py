@@ -4,14 +4,18 @@ On the way training is interrupted as a student would, by the same signal, and g
 """
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
+import jax
 import nbformat
 import numpy as np
 import pytest
@@ -136,6 +140,34 @@ def test_first_cell_asks_for_the_address_in_one_line(monkeypatch, tmp_path):
             exec(source.replace('REPOSITORY = ""', f"REPOSITORY = {address!r}"), {})
         (line,) = caught.value._render_traceback_()
         assert "\n" not in line
+
+
+def test_installing_leaves_the_jax_of_the_machine_as_it_is(monkeypatch, tmp_path):
+    source = next(c.source for c in Page().notebook.cells if c.cell_type == "code")
+    monkeypatch.chdir(tmp_path)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "vaejax" else find_spec(name)
+    )
+    asked = []
+
+    def run(command, **_):
+        asked.append(command)
+        if command[0] == "git":
+            for name in ("train.py", "sample.py", "vaejax/__init__.py"):
+                (tmp_path / "vaejax" / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / "vaejax" / name).touch()
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    exec(source.replace('REPOSITORY = ""', 'REPOSITORY = "https://example.org/vaejax"'), {})
+    _, pip = asked
+    kept = Path(pip[pip.index("--constraint") + 1]).read_text().splitlines()
+    assert {f"jax=={jax.__version__}", f"jaxlib=={importlib.metadata.version('jaxlib')}"} <= set(
+        kept
+    )
+    assert all(line.startswith(("jax", "libtpu")) for line in kept)
 
 
 def test_machines_are_given_presets_that_work():
