@@ -126,8 +126,10 @@ def _train(
     from vaejax.data import sounds
     from vaejax.devices import profiling, sharding
     from vaejax.run import checkpoint
-    from vaejax.train import diagnostics, evaluation, patience, training
+    from vaejax.train import diagnostics, evaluation, patience
     from vaejax.train.journal import Journal, fit_prior, has_prior
+    from vaejax.train.state import create_state
+    from vaejax.train.step import make_steps
 
     sharding.check_batch_size(config.train.batch_size, config.train.grad_accumulation)
     print(f"run folder {workdir} · {sharding.describe()}", flush=True)
@@ -147,10 +149,10 @@ def _train(
     checkpoints = checkpoint.Checkpoints(workdir)
     told = dataset.told.condition_dim
     mesh = sharding.create_mesh()
-    shapes = jax.eval_shape(lambda: training.create_state(config, told))
+    shapes = jax.eval_shape(lambda: create_state(config, told))
     layout = sharding.weights(shapes, mesh, divide=shard_weights)
-    restored = checkpoints.restore_last(partial(training.create_state, config, told), layout)
-    state = restored[0] if restored else training.create_state(config, told, layout)
+    restored = checkpoints.restore_last(partial(create_state, config, told), layout)
+    state = restored[0] if restored else create_state(config, told, layout)
     progress = (
         patience.from_json(restored[1], int(restored[0].step)) if restored else patience.BEGIN
     )
@@ -173,7 +175,8 @@ def _train(
     num_weights = sum(x.size for x in jax.tree.leaves(state.params))
     print(f"{num_weights / 1e6:.2f} M trained weights", flush=True)
 
-    steps = training.make_steps(config, dataset, fitted, mesh=mesh, layout=layout)
+    placement = sharding.over(mesh, layout)
+    steps = make_steps(config, dataset, fitted, placement=placement)
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
     journal = Journal(workdir, config, dataset, checkpoints, evaluate, progress, step)
     traces = profile and hosts.is_first()
@@ -205,7 +208,7 @@ def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> t
 
     Args:
       state: of a run, or of the members of a sweep, stacked.
-      steps: of `training.make_steps` or `population.make_steps`.
+      steps: of `step.make_steps` or `population.make_steps`.
       journal: of the run, or of the members.
       profiler: that watches the steps, or None.
 
@@ -383,17 +386,18 @@ def _advise(dataset, preset: str, config: Config, workdir: Path) -> None:
 def _fitted(config: Config, workdir: Path, dataset):
     """What is fitted before training, from the run folder or into it."""
     from vaejax.run import arrays
-    from vaejax.train import evaluation, training
+    from vaejax.train import evaluation
+    from vaejax.train.fit import fit
 
-    def fit() -> None:
+    def fit_once() -> None:
         if (workdir / "fitted.npz").exists():
             return
         begun = time.time()
-        fitted = training.fit(dataset, config)
+        fitted = fit(dataset, config)
         arrays.save_fitted(workdir, fitted, evaluation.fit_embedding(dataset, config))
         print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
 
-    hosts.on_first(fit)
+    hosts.on_first(fit_once)
     return arrays.load_fitted(workdir)[0]
 
 

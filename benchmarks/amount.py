@@ -34,7 +34,10 @@ def main(options: Options) -> None:
 
     from vaejax import cli
     from vaejax.data import sounds
-    from vaejax.train import evaluation, training
+    from vaejax.train import evaluation
+    from vaejax.train.fit import fit
+    from vaejax.train.state import create_state
+    from vaejax.train.step import make_steps
 
     config = cli.load_preset(options.config)
     config = dataclasses.replace(
@@ -55,13 +58,13 @@ def main(options: Options) -> None:
             train_rows = chosen
 
         part = Part(*full)
-        fitted = training.fit(part, config)
+        fitted = fit(part, config)
         evaluate = evaluation.make_evaluate(config, part, fitted)
-        state = training.create_state(config)
+        state = create_state(config)
         start = evaluate(state.ema)[0]["mel_l1_db"]
         best, best_step = start, 0
         if options.steps:
-            run_steps, steps_in = training.make_steps(config, part, fitted)
+            run_steps, steps_in = make_steps(config, part, fitted)
             for step in range(0, options.steps, steps_in):
                 state, _ = run_steps(state, step)
                 done = step + steps_in

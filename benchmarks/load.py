@@ -67,7 +67,9 @@ def streaming(options: Options) -> dict[str, Any]:
     import jax
 
     from vaejax.data import sounds
-    from vaejax.train import training
+    from vaejax.train.fit import fit
+    from vaejax.train.state import create_state
+    from vaejax.train.step import make_steps
 
     config = cli.load_preset(options.config)
     train = dataclasses.replace(config.train, num_steps=10**6 // config.train.steps_per_dispatch)
@@ -79,15 +81,15 @@ def streaming(options: Options) -> dict[str, Any]:
         train=train,
     )
     base = sounds.load(config)
-    fitted = training.fit(base, config)
+    fitted = fit(base, config)
     num = int(options.gigabytes * 1e9 / (2 * config.pack_samples))
     condition_dim = base.told.condition_dim
 
     def make(given, budget_mb: int):
         data = dataclasses.replace(config.data, device_budget_mb=budget_mb)
         changed = dataclasses.replace(config, data=data)
-        steps, steps_in = training.make_steps(changed, given, fitted)
-        state = training.create_state(changed, condition_dim)
+        steps, steps_in = make_steps(changed, given, fitted)
+        state = create_state(changed, condition_dim)
         step = 0
 
         def turn(num_steps: int) -> float:

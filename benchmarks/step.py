@@ -47,10 +47,13 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
     from vaejax.devices import partwise
     from vaejax.models import linear as path
     from vaejax.objective.batch import batch_loss
-    from vaejax.train import optimizers, training
+    from vaejax.train import optimizers
+    from vaejax.train.feed import Visits
+    from vaejax.train.state import create_state
+    from vaejax.train.step import train_step
 
     size = config.train.batch_size
-    state = training.create_state(config, dataset.told.condition_dim)
+    state = create_state(config, dataset.told.condition_dim)
     pcm, lengths, facts = (jnp.asarray(a) for a in dataset.read(dataset.train_rows[:size]))
     keys = jax.random.split(jax.random.key(0), size)
     variables = {"params": state.params["vae"]}
@@ -113,10 +116,10 @@ def parts(config, dataset, fitted) -> dict[str, tuple[Any, tuple]]:
         return optimizers.update(grads, state.params, state.ema, state.opt_state, config)
 
     positions = jnp.arange(size, dtype=jnp.uint32)
-    step = partial(training.train_step, config=config, num_clips=num_clips)
+    step = partial(train_step, config=config, num_clips=num_clips)
     flat = x.reshape(size, x.shape[1], -1)
     return {
-        "whole step": (step, (state, fitted, pcm, lengths, facts, positions)),
+        "whole step": (step, (state, fitted, Visits(pcm, lengths, facts, positions))),
         "cut, pitch, equaliser and level of the clips": (waveforms, (keys, pcm, lengths)),
         "spectrograms": (spectrograms, (clips,)),
         "loss and gradient": (loss, (state.params, fitted, x)),
@@ -139,11 +142,11 @@ def main(options: Options) -> None:
     import jax
 
     from vaejax.data import sounds
-    from vaejax.train import training
+    from vaejax.train.fit import fit
 
     config = own.configured(dataclasses.asdict(options))
     dataset = sounds.load(config)
-    fitted = training.fit(dataset, config)
+    fitted = fit(dataset, config)
     named = parts(config, dataset, fitted)
     programs = {name: jax.jit(function) for name, (function, _) in named.items()}
     tasks = {name: waiting(programs[name], *given) for name, (_, given) in named.items()}

@@ -32,11 +32,11 @@ class Options:
 
 def main(options: Options) -> None:
     from vaejax.data import sounds
-    from vaejax.train import training
+    from vaejax.train.fit import fit
 
     config = cli.load_preset(options.config)
     dataset = sounds.load(config)
-    fitted = training.fit(dataset, config)
+    fitted = fit(dataset, config)
     betas = [config.objective.beta * 2.0**i for i in range(options.members)]
     figures = {
         "betas": measured("objective.beta", betas, config, dataset, fitted, options),
@@ -54,7 +54,9 @@ def measured(name: str, values, config: Config, dataset, fitted, options: Option
     """Seconds per step of a population over the values of a field, and of its runs in turn."""
     import jax
 
-    from vaejax.train import population, training
+    from vaejax.train import population
+    from vaejax.train.state import create_state
+    from vaejax.train.step import make_steps
 
     members = [
         sweep.Member(str(v), {name: v}, configs.replaced(config, {name: v}), Path()) for v in values
@@ -67,13 +69,13 @@ def measured(name: str, values, config: Config, dataset, fitted, options: Option
         jax.block_until_ready(metrics)
         return state, time.perf_counter() - started
 
-    states = [training.create_state(m.config, told) for m in members]
+    states = [create_state(m.config, told) for m in members]
     steps, steps_in = population.make_steps(members, dataset, [fitted] * len(members))
     together = population.stack(states)
     together, together_compile = timed(steps, together, 0)
     alone, alone_compile = [], 0.0
     for member, state in zip(members, states, strict=True):
-        own, _ = training.make_steps(member.config, dataset, fitted)
+        own, _ = make_steps(member.config, dataset, fitted)
         state, seconds = timed(own, state, 0)
         alone_compile += seconds
         alone.append((own, state))

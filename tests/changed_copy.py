@@ -30,9 +30,10 @@ def measure(root: str, argv: list[str]) -> dict:
     from vaejax.objective import batch, context
     from vaejax.objective.regularizers import Batch
     from vaejax.objective.schedules import ramp_at
-    from vaejax.train import optimizers, training
+    from vaejax.train import optimizers
+    from vaejax.train.state import create_state
 
-    assert training.__file__.startswith(root), training.__file__
+    assert optimizers.__file__.startswith(root), optimizers.__file__
     sys.path.pop(0)
 
     config = Config(
@@ -66,7 +67,7 @@ def measure(root: str, argv: list[str]) -> dict:
         basis=jnp.asarray(basis, jnp.float32), eigenvalues=jnp.arange(10.0, 2.0, -1.0)
     )
     model, fitted = create_model(config), codec.Fitted(one, path)
-    shapes = jax.eval_shape(lambda: training.create_state(config).params)
+    shapes = jax.eval_shape(lambda: create_state(config).params)
     # Corrections are zero at the start, where a change of theirs would not show.
     params = jax.tree.map(
         lambda s: jnp.asarray(0.1 * rng.standard_normal(s.shape), s.dtype), shapes

@@ -68,7 +68,7 @@ from vaejax.config import (  # noqa: E402
 )
 from vaejax.data import pack  # noqa: E402
 from vaejax.data.sounds import Sounds, describe  # noqa: E402
-from vaejax.train import training  # noqa: E402
+from vaejax.train.fit import fit  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a shell starts in the background ignores SIGINT, and so would the scripts that tests start
@@ -201,7 +201,7 @@ def sounds(config):
 
 @pytest.fixture(scope="session")
 def fitted(config, sounds):
-    return training.fit(sounds, config)
+    return fit(sounds, config)
 
 
 def _load_script(name: str):

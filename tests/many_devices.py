@@ -17,7 +17,9 @@ from vaejax.devices import sharding
 from vaejax.run import checkpoint
 from vaejax.run.load import load_run
 from vaejax.sampling import latents, output
-from vaejax.train import training
+from vaejax.train.fit import fit
+from vaejax.train.state import create_state
+from vaejax.train.step import make_steps
 
 NUM_STEPS = 4
 BATCH = 32
@@ -38,15 +40,16 @@ def train(config, sounds, fitted, mesh, *, divide=False):
 
         return call
 
-    state = training.create_state(config)
+    state = create_state(config)
     layout = sharding.weights(state, mesh, divide=divide)
     if divide:
-        state = training.create_state(config, 0, layout)
+        state = create_state(config, 0, layout)
     elif mesh is not None:
         state = sharding.put(state, layout)
     jit, jax.jit = jax.jit, capturing
     try:
-        steps, steps_in = training.make_steps(config, sounds, fitted, mesh=mesh, layout=layout)
+        placement = sharding.over(mesh, layout)
+        steps, steps_in = make_steps(config, sounds, fitted, placement=placement)
     finally:
         jax.jit = jit
     losses = []
@@ -80,7 +83,7 @@ def main(out: Path, run: Path) -> None:
     plain = {"augment": {"pitch_semitones": 0}, "model": {"num_stages": 0}}
     config = small_config(**plain, train={"batch_size": 16})
     sounds = small_sounds(config, 40)
-    fitted = training.fit(sounds, config)
+    fitted = fit(sounds, config)
 
     results["one"], _, _ = train(config, sounds, fitted, None)
     results["eight"], state, step = train(config, sounds, fitted, mesh)
@@ -99,7 +102,7 @@ def main(out: Path, run: Path) -> None:
     checkpoints.wait()
     two = jax.sharding.Mesh(np.array(jax.devices()[:2]), (sharding.AXIS,))
     layout = sharding.weights(state, two, divide=True)
-    restored, _ = checkpoints.restore_last(lambda: training.create_state(config), layout)
+    restored, _ = checkpoints.restore_last(lambda: create_state(config), layout)
     results["restored_on"] = len(jax.tree.leaves(restored.params)[0].devices())
     for name, tree in (("saved", state), ("restored", restored)):
         for i, leaf in enumerate(jax.tree.leaves(tree)):

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import cli, codec, models
+from vaejax import cli, codec, features, models
 from vaejax import config as configs
-from vaejax.train import training
+from vaejax.train.evaluation import eval_step
+from vaejax.train.state import create_state
+from vaejax.train.step import make_steps
 
 PRESETS = sorted(path.stem for path in cli.PRESETS.glob("*.py") if path.stem != "__init__")
 
@@ -59,7 +61,7 @@ def test_preset_passes_the_checks_and_says_what_it_is_for(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_builds_at_full_size(name):
     config = cli.load_preset(name)
-    state = jax.eval_shape(lambda: training.create_state(config))
+    state = jax.eval_shape(lambda: create_state(config))
     assert sum(leaf.size for leaf in jax.tree.leaves(state.params)) > 0
 
     def rebuild(params):
@@ -80,15 +82,15 @@ def test_shrunk_preset_takes_a_step_and_can_be_measured(name, make_sounds):
     sounds = make_sounds(config, 12)
     # What is fitted has tests of its own; here it only has the right shapes.
     fitted = codec.Fitted(
-        training.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(())),
+        features.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(())),
         models.flat_path(config, sounds.told.condition_dim),
     )
-    steps, steps_in = training.make_steps(config, sounds, fitted)
-    state, metrics = steps(training.create_state(config, sounds.told.condition_dim), 0)
+    steps, steps_in = make_steps(config, sounds, fitted)
+    state, metrics = steps(create_state(config, sounds.told.condition_dim), 0)
     assert int(state.step) == steps_in == config.train.steps_per_dispatch
     assert int(state.first_bad_step) == -1
     assert np.isfinite(metrics["loss"])
-    measure = partial(training.eval_step, config=config)
+    measure = partial(eval_step, config=config)
     rows = np.arange(3)
     terms = jax.eval_shape(measure, state.ema, fitted, *sounds.read(rows), rows)
     assert terms["recon"].shape == (3,)

@@ -33,7 +33,8 @@ import tyro
 from vaejax import cli
 from vaejax import config as configs
 from vaejax.config import Config
-from vaejax.train import sweep, training
+from vaejax.train import sweep
+from vaejax.train.state import create_state
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -164,7 +165,7 @@ def check_train(script, argv):
         configs.check(options.settings)
         sweep.members(options.settings, options.sweep, options.workdir, preset)
         # Shapes of the whole step, at full size, without compiling anything.
-        jax.eval_shape(lambda: training.create_state(options.settings))
+        jax.eval_shape(lambda: create_state(options.settings))
 
 
 def check_sample(script, argv):

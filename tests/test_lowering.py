@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaejax import codec, metrics
+from vaejax import codec, features, metrics
 from vaejax.devices import partwise
 from vaejax.latent import priors
 from vaejax.models import flat_path
 from vaejax.sampling import generate
 from vaejax.signal.pitch import pitch
-from vaejax.train import training
+from vaejax.train.feed import Visits
+from vaejax.train.state import create_state
+from vaejax.train.step import train_step
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -22,13 +24,13 @@ def shapes(config):
 
     def make():
         channels = config.shape[2:]
-        statistics = training.Statistics(jnp.zeros(config.shape[1:]), jnp.zeros(channels))
+        statistics = features.Statistics(jnp.zeros(config.shape[1:]), jnp.zeros(channels))
         path = flat_path(config)
         embedding = metrics.Embedding(
             jnp.zeros(1024), jnp.zeros((1024, 64)), jnp.zeros((10, 64)), jnp.zeros(())
         )
         prior = priors.standard(config.model.latent_dim)
-        state = training.create_state(config)
+        state = create_state(config)
         fitted = codec.Fitted(statistics, path)
         return state, fitted, codec.Instrument(state.ema, fitted, prior, embedding)
 
@@ -55,15 +57,17 @@ def test_train_step_lowers_for_cpu_cuda_and_tpu(
     state, fitted, _ = shapes(config)
     batch = config.train.batch_size
     exported = jax.export.export(
-        jax.jit(partial(training.train_step, config=config, num_clips=32), donate_argnums=0),
+        jax.jit(partial(train_step, config=config, num_clips=32), donate_argnums=0),
         platforms=PLATFORMS,
     )(
         state,
         fitted,
-        jax.ShapeDtypeStruct((batch, config.pack_samples), jnp.int16),
-        jax.ShapeDtypeStruct((batch,), jnp.int32),
-        jax.ShapeDtypeStruct((batch, 0), jnp.float32),
-        jax.ShapeDtypeStruct((batch,), jnp.uint32),
+        Visits(
+            jax.ShapeDtypeStruct((batch, config.pack_samples), jnp.int16),
+            jax.ShapeDtypeStruct((batch,), jnp.int32),
+            jax.ShapeDtypeStruct((batch, 0), jnp.float32),
+            jax.ShapeDtypeStruct((batch,), jnp.uint32),
+        ),
     )
     assert exported.platforms == PLATFORMS
     assert ("bf16" in exported.mlir_module()) == (compute_dtype == "bfloat16")

@@ -3,7 +3,7 @@
 - To play a trained run: `load`, which gives a `vaejax.synthesizer.Synthesizer`.
 - The loss, for one example: `vaejax.objective`, `elbo` first. The model: `vaejax.models`.
 - What the model sees of a sound, and back: `vaejax.features`. Phases: `vaejax.signal.phase`.
-- The training step: `vaejax.train.training`. From a key to a sound: `vaejax.sampling.generate`.
+- The training step: `vaejax.train.step`. From a key to a sound: `vaejax.sampling.generate`.
 - Every setting with its default: `vaejax.config`.
 """
 

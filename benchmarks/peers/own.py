@@ -1,6 +1,7 @@
 """vaejax's own training step, told when its turn is; and the data and weights it shares."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,10 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
 
     from vaejax import features
     from vaejax.data.clips import raw_clip
-    from vaejax.train import training
+    from vaejax.train.evaluation import eval_step
+    from vaejax.train.state import create_state
 
-    params = training.create_state(config, dataset.told.condition_dim).params
+    params = create_state(config, dataset.told.condition_dim).params
     leaves, tree = jax.tree.flatten(params)
     draws = jax.random.split(jax.random.key(1), len(leaves))
     params = jax.tree.unflatten(
@@ -95,7 +97,7 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
     @jax.jit
     def compute(params, fitted):
         def negative_elbo(params):
-            terms = training.eval_step(params, fitted, pcm, lengths, facts, rows, config=config)
+            terms = eval_step(params, fitted, pcm, lengths, facts, rows, config=config)
             return (terms["recon"] + terms["kl"]).mean()
 
         def seen(clip, length):
@@ -103,7 +105,7 @@ def reference(config, dataset, fitted, *, num: int = 4) -> dict[str, Any]:
             return features.x_of(waveform, fitted.statistics, config)
 
         def noise(row):
-            # As `training.eval_step` and `posteriors.reparameterize` draw it.
+            # As `eval_step` and `posteriors.reparameterize` draw it.
             key = jax.random.fold_in(jax.random.key(config.train.seed), row)
             return jax.random.normal(key, (config.latent_dim,))
 
@@ -142,11 +144,14 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
     import numpy as np
 
     from vaejax.data import sounds
-    from vaejax.train import training
+    from vaejax.train.feed import Visits
+    from vaejax.train.fit import fit
+    from vaejax.train.state import create_state
+    from vaejax.train.step import make_steps, train_step
 
     config = configured(options)
     dataset = sounds.load(config)
-    fitted = training.fit(dataset, config)
+    fitted = fit(dataset, config)
     folder = Path(options["folder"])
     pcm, lengths, _ = dataset.read(dataset.train_rows)
     np.save(folder / "clips.npy", pcm[:, : config.data.num_samples])
@@ -158,8 +163,8 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
         np.savez(folder / "reference.npz", **reference(float32, dataset, fitted))
 
     def task(config):
-        run_steps, _ = training.make_steps(config, dataset, fitted)
-        state = training.create_state(config, dataset.told.condition_dim)
+        run_steps, _ = make_steps(config, dataset, fitted)
+        state = create_state(config, dataset.told.condition_dim)
         step = 0
 
         def steps():
@@ -172,13 +177,11 @@ def prepare(options: dict[str, Any]) -> tuple[dict[str, Any], turns.Tasks]:
         return steps
 
     rows = dataset.read(dataset.train_rows[: config.train.batch_size])
-    state = training.create_state(config, dataset.told.condition_dim)
+    state = create_state(config, dataset.told.condition_dim)
     positions = jnp.arange(config.train.batch_size, dtype=jnp.uint32)
     operations = flops.count(
-        lambda s, f, *batch: training.train_step(
-            s, f, *batch, config=config, num_clips=len(pcm)
-        ),
-        state, fitted, *rows, positions,
+        partial(train_step, config=config, num_clips=len(pcm)),
+        state, fitted, Visits(*rows, positions),
     )  # fmt: skip
 
     def matmul(dtype):

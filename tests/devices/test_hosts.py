@@ -15,7 +15,7 @@ from vaejax.devices import hosts
 from vaejax.devices.hosts import Distributed, arguments, slurm_gpus
 from vaejax.run import checkpoint
 from vaejax.sampling import output, unfinished
-from vaejax.train.training import create_state
+from vaejax.train.state import create_state
 
 
 def run_two(root, name, *argv):

@@ -12,7 +12,7 @@ import pytest
 
 from vaejax.devices import sharding
 from vaejax.run import checkpoint
-from vaejax.train.training import create_state
+from vaejax.train.state import create_state
 
 EXCHANGES = (
     "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter|collective-broadcast"

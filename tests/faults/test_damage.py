@@ -11,7 +11,7 @@ import pytest
 from vaejax import config as configs
 from vaejax.run import checkpoint
 from vaejax.run.load import load_run
-from vaejax.train.training import create_state
+from vaejax.train.state import create_state
 
 
 @pytest.fixture

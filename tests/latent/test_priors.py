@@ -12,7 +12,8 @@ from scipy import stats
 from vaejax.evaluate import systems
 from vaejax.latent import priors
 from vaejax.latent.priors import Mixture
-from vaejax.train import evaluation, training
+from vaejax.train import evaluation
+from vaejax.train.state import create_state
 
 WEIGHTS = np.array([0.25, 0.75])
 MEANS = np.array([[3.0, 0.0, -1.0], [-2.0, 1.0, 0.5]])
@@ -311,7 +312,7 @@ def test_windows_are_fitted_in_more_dimensions_than_there_are_sounds():
 def test_held_out_sounds_do_not_choose_the_prior(config, sounds, fitted):
     softened = np.where(sounds.held_out[:, None], -(sounds.corpus.clips // 3), sounds.corpus.clips)
     changed = sounds._replace(corpus=dataclasses.replace(sounds.corpus, clips=softened))
-    params = training.create_state(config).ema
+    params = create_state(config).ema
     first, second = (
         evaluation.fit_prior(params, fitted, each, config)[0] for each in (sounds, changed)
     )

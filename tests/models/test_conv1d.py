@@ -19,7 +19,7 @@ from vaejax.models.vae import VAE, Dense
 from vaejax.objective import context
 from vaejax.objective.batch import example_terms
 from vaejax.objective.context import bind
-from vaejax.train import training
+from vaejax.train.state import create_state
 
 # What a model is told that is told nothing.
 NOTHING = np.zeros(0, np.float32)
@@ -45,7 +45,7 @@ def spectrograms(sounds, rows, statistics, config):
 
 @pytest.fixture(scope="module")
 def fresh(config):
-    return create_model(config), training.create_state(config).params["vae"]
+    return create_model(config), create_state(config).params["vae"]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -226,7 +226,7 @@ def test_weights_stay_float32_and_results_close_under_bfloat16(make_config, fres
 
 def test_refinements_leave_step_0_to_ppca(config, sounds, fitted):
     config = refined(config)
-    model, params = create_model(config), training.create_state(config).params["vae"]
+    model, params = create_model(config), create_state(config).params["vae"]
     x = spectrograms(sounds, sounds.held_out_rows[:1], fitted.statistics, config)[0]
     expected = linear_posterior(fitted.linear, x)
     jax.tree.map(
@@ -243,7 +243,7 @@ def test_a_refinement_is_shown_what_the_answer_before_it_stands_for(
     rng = np.random.default_rng(1)
     offsets = rng.standard_normal((8, condition_dim)).astype(np.float32)
     path, told = fitted.linear._replace(offsets=offsets), np.ones(condition_dim, np.float32)
-    state = training.create_state(refined(config), condition_dim)
+    state = create_state(refined(config), condition_dim)
     params = perturbed(state.params["vae"])
     first = {name: value for name, value in params.items() if name != "refiner"}
     x = spectrograms(sounds, sounds.held_out_rows[:1], fitted.statistics, config)[0]
@@ -283,7 +283,7 @@ def test_a_refinement_is_shown_what_the_answer_before_it_stands_for(
 def test_refinements_learn_batch_and_are_recomputed(config, sounds, fitted):
     config = refined(config)
     x = spectrograms(sounds, sounds.held_out_rows[:3], fitted.statistics, config)
-    params = perturbed(training.create_state(config).params["vae"])
+    params = perturbed(create_state(config).params["vae"])
     model = create_model(config)
 
     def loss(params, model):

@@ -8,7 +8,8 @@ import pytest
 from vaejax import config as configs
 from vaejax import models
 from vaejax.models import linear
-from vaejax.train import training
+from vaejax.train.fit import fit
+from vaejax.train.state import create_state
 
 SIZES = {"kind": "frames", "latent_dim": 3, "num_directions": 5, "frame_widths": (12, 6)}
 # Of the last one, nothing is variational.
@@ -132,9 +133,9 @@ def test_path_of_frames_knows_what_conditions_explain():
 def test_step_0_is_the_path_of_frames(make_config, make_sounds):
     config = config_of(make_config, **KINDS[0])
     sounds = make_sounds(config, 12)
-    fitted = training.fit(sounds, config)
+    fitted = fit(sounds, config)
     assert fitted.linear.directions.shape == (5, config.features.num_bins)
-    params = training.create_state(config).params
+    params = create_state(config).params
     x, nothing = jax.random.normal(jax.random.key(0), config.shape), jnp.zeros(0)
     mean, logvar = models.encode(params, x, nothing, fitted.linear, config=config)
     expected = [

@@ -18,7 +18,7 @@ from vaejax.objective import context
 from vaejax.objective.batch import batch_loss, example_terms
 from vaejax.objective.bounds import importance_bound
 from vaejax.objective.context import bind
-from vaejax.train import training
+from vaejax.train.state import create_state
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 
@@ -38,7 +38,7 @@ def case(config, fitted):
     rng = np.random.default_rng(4)
     params = jax.tree.map(
         lambda p: p + 0.08 * rng.standard_normal(p.shape, np.float32),
-        training.create_state(config).params,
+        create_state(config).params,
     )
     shape = (3, config.num_frames, config.features.num_bins)
     batch = jnp.asarray(rng.standard_normal(shape, np.float32))
@@ -188,7 +188,7 @@ def test_importance_bound_at_k_1_is_the_elbo_in_expectation():
 def test_importance_bound_at_step_0_is_the_evidence(case, config, fitted):
     # The posterior of the linear path is exact: every weight is the evidence.
     model, _, batch, keys = case
-    params, x = training.create_state(config).params, batch[0]
+    params, x = create_state(config).params, batch[0]
 
     @jax.jit
     def bound(params, fitted):

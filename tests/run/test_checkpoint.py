@@ -13,7 +13,7 @@ from vaejax import files, metrics
 from vaejax.latent import priors
 from vaejax.run import arrays, checkpoint
 from vaejax.run.load import load_run
-from vaejax.train import training
+from vaejax.train.state import create_state
 
 
 def equal(left, right):
@@ -38,7 +38,7 @@ def opened(tmp_path):
 @pytest.fixture(scope="module")
 def state(config):
     """A state with no two arrays alike, optimiser's included."""
-    fresh = training.create_state(config)
+    fresh = create_state(config)
     rng = np.random.default_rng(0)
 
     def scramble(leaf):
@@ -54,7 +54,7 @@ def test_state_comes_back_bit_for_bit(opened, config, state, tmp_path):
     checkpoints = opened()
     checkpoints.save_last(state, {"loss": 12.5, "step": 3})
     checkpoints.wait()
-    restored, best = opened().restore_last(lambda: training.create_state(config))
+    restored, best = opened().restore_last(lambda: create_state(config))
     equal(restored, state)
     assert best == checkpoint.progress(tmp_path) == {"loss": 12.5, "step": 3}
 
@@ -63,11 +63,11 @@ def test_infinite_best_loss_survives(opened, config, state):
     checkpoints = opened()
     checkpoints.save_last(state, {"loss": float("inf")})
     checkpoints.wait()
-    assert opened().restore_last(lambda: training.create_state(config))[1] == {"loss": float("inf")}
+    assert opened().restore_last(lambda: create_state(config))[1] == {"loss": float("inf")}
 
 
 def test_a_new_folder_has_nothing_to_go_on_from(opened, config, tmp_path):
-    assert opened().restore_last(lambda: training.create_state(config)) is None
+    assert opened().restore_last(lambda: create_state(config)) is None
     assert not checkpoint.has_checkpoint(tmp_path)
 
 
@@ -78,7 +78,7 @@ def test_the_newest_two_states_are_kept(opened, config, state, tmp_path):
     checkpoints.wait()
     kept = {p.name for p in (tmp_path / "checkpoints/last").iterdir() if p.name.isdigit()}
     assert kept == {"8", "9"}
-    assert int(opened().restore_last(lambda: training.create_state(config))[0].step) == 9
+    assert int(opened().restore_last(lambda: create_state(config))[0].step) == 9
 
 
 def test_the_two_series_never_wait_at_one_barrier(tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_a_state_of_before_a_field_or_an_empty_part_existed_goes_on(opened, conf
     assert earlier["params"].keys() < state.params.keys()
     earlier["ema"] = {**earlier["ema"], "since_left_out": {}}
     store(opened(), earlier)
-    restored, best = opened().restore_last(lambda: training.create_state(config))
+    restored, best = opened().restore_last(lambda: create_state(config))
     equal(restored, state)
     assert best == {"loss": 1.0}
 
@@ -264,7 +264,7 @@ def test_weights_that_do_not_fit_are_named(opened, config, state, change, said):
     change(tree["params"])
     store(opened(), tree)
     with pytest.raises(ValueError, match=said) as error:
-        opened().restore_last(lambda: training.create_state(config))
+        opened().restore_last(lambda: create_state(config))
     assert "\n" not in str(error.value)
 
 

@@ -22,7 +22,9 @@ from vaejax.sampling import generate, latents, told
 from vaejax.sampling.told import Asked
 from vaejax.signal.pitch import pitch
 from vaejax.synthesizer import Synthesizer
-from vaejax.train import evaluation, training
+from vaejax.train import evaluation
+from vaejax.train.fit import fit
+from vaejax.train.state import create_state
 
 KEYS = (60, 64, 67, 72)
 DRAW = {"seed": 3, "temperature": 1.0}
@@ -69,8 +71,8 @@ def run(make_config):
         condition=Condition(label=True, pitch=True),
     )
     sounds = notes(config, 80)
-    fitted = training.fit(sounds, config)
-    params = training.create_state(config, sounds.told.condition_dim).ema
+    fitted = fit(sounds, config)
+    params = create_state(config, sounds.told.condition_dim).ema
     untold, aggregate = evaluation.fit_prior(params, fitted, sounds, config)
     embedding = evaluation.fit_embedding(sounds, config)
     return load.Run(

@@ -100,7 +100,7 @@ def test_advice_names_the_step_whose_weights_are_kept():
 
 
 def terms_of(means, logvars):
-    """What `training.eval_step` says of posteriors [num, latent_dim] under N(0, I)."""
+    """What `eval_step` says of posteriors [num, latent_dim] under N(0, I)."""
     z = means + np.exp(0.5 * logvars) * np.random.default_rng(9).normal(size=means.shape)
     kl = 0.5 * np.sum(means**2 + np.exp(logvars) - 1 - logvars, 1)
     parts = {"z": z, "mean": means, "logvar": logvars}

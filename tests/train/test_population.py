@@ -9,7 +9,11 @@ from jax.interpreters import partial_eval
 from vaejax import config as configs
 from vaejax import models
 from vaejax.data import batches
-from vaejax.train import population, sweep, training
+from vaejax.train import population, sweep
+from vaejax.train.feed import Visits
+from vaejax.train.fit import fit
+from vaejax.train.state import TrainState, create_state, keys_of
+from vaejax.train.step import make_steps, train_step
 from vaejax.train.sweep import Member
 
 # Another value of every field that can be swept.
@@ -43,7 +47,7 @@ SMALL = {"num_stages": 0, "dense_depth": 1}
 def steps_of(members, sounds, fitted):
     """The stacked state of members after NUM_STEPS."""
     told = fitted.linear.condition_dim
-    state = population.stack([training.create_state(m.config, told) for m in members])
+    state = population.stack([create_state(m.config, told) for m in members])
     steps, steps_in = population.make_steps(members, sounds, [fitted] * len(members))
     for step in range(0, NUM_STEPS, steps_in):
         state, metrics = steps(state, step)
@@ -65,14 +69,14 @@ def test_a_member_does_what_the_run_alone_does_in_every_field(make_config, make_
     assert set(OTHER) == set(sweep.SWEEPABLE)
     config = configs.replaced(make_config(model=SMALL), {"condition.label": True})
     sounds = make_sounds(config, 40)
-    fitted = training.fit(sounds, config)
+    fitted = fit(sounds, config)
     usual = {name: configs.get(config, name) for name in OTHER}
     assert not {name for name in OTHER if usual[name] == OTHER[name]}
     state, metrics = steps_of([member(config, usual), member(config, OTHER)], sounds, fitted)
 
     alone = configs.replaced(config, OTHER)
-    steps, _ = training.make_steps(alone, sounds, fitted)
-    expected = training.create_state(alone, fitted.linear.condition_dim)
+    steps, _ = make_steps(alone, sounds, fitted)
+    expected = create_state(alone, fitted.linear.condition_dim)
     for step in range(NUM_STEPS):
         expected, expected_metrics = steps(expected, step)
     assert_close(population.state_of(state, 1)._asdict(), expected._asdict())
@@ -85,12 +89,12 @@ def test_the_step_uses_every_field_that_can_be_swept(make_config, make_sounds, f
     columns = sounds.read(sounds.train_rows[:8])
     told = sounds.told.condition_dim
     fitted = fitted._replace(linear=models.flat_path(config, told))
-    state = jax.eval_shape(lambda: training.create_state(config, told))
+    state = jax.eval_shape(lambda: create_state(config, told))
 
     def step(swept, state):
         positions = batches.positions_at(state.step, batch_size=8)
         own = configs.replaced(config, swept)
-        return training.train_step(state, fitted, *columns, positions, config=own, num_clips=32)
+        return train_step(state, fitted, Visits(*columns, positions), config=own, num_clips=32)
 
     values = population.traceable(OTHER)
     traced = jax.make_jaxpr(step)(values, state)
@@ -101,7 +105,7 @@ def test_the_step_uses_every_field_that_can_be_swept(make_config, make_sounds, f
 
 def test_what_is_fitted_before_depends_on_no_other_field(config, sounds, fitted):
     others = {k: v for k, v in OTHER.items() if k not in population.FITTED_FROM}
-    again = training.fit(sounds, configs.replaced(config, others))
+    again = fit(sounds, configs.replaced(config, others))
     jax.tree.map(np.testing.assert_array_equal, again, fitted)
 
 
@@ -117,7 +121,7 @@ def test_a_streamed_population_is_the_resident_one_and_so_are_two_steps_in_one_d
     )
     # 280 packed sounds of int16 samples: between one and two megabytes.
     sounds = make_sounds(config, 350)
-    fitted = training.fit(sounds, config)
+    fitted = fit(sounds, config)
     size = len(sounds.train_rows) * config.pack_samples * 2
     assert 2**20 < size < 2 * 2**20
     seed, decay = "train.seed", "train.weight_decay"
@@ -154,8 +158,8 @@ def test_a_seed_beyond_32_bits_is_the_same_traced():
     for seed in (3, 2**31 + 5, 2**40 + 1):
         config = configs.Config(train=configs.Train(seed=seed))
         values = population.traceable({"train.seed": seed})
-        traced = jax.jit(lambda v: training.keys_of(configs.replaced(configs.Config(), v)))(values)
-        for a, b in zip(traced, training.keys_of(config), strict=True):
+        traced = jax.jit(lambda v: keys_of(configs.replaced(configs.Config(), v)))(values)
+        for a, b in zip(traced, keys_of(config), strict=True):
             np.testing.assert_array_equal(jax.random.key_data(a), jax.random.key_data(b))
 
 
@@ -187,7 +191,7 @@ class Written:
 
 def state_with(bad):
     values = jnp.arange(float(len(bad)))
-    return training.TrainState(jnp.array(3), values, values, values, jnp.array(bad))
+    return TrainState(jnp.array(3), values, values, values, jnp.array(bad))
 
 
 def test_a_member_that_fails_is_left_and_the_others_go_on():

@@ -14,7 +14,12 @@ from vaejax.data import batches
 from vaejax.data.clips import raw_clip
 from vaejax.objective.regularizers import REGULARIZERS
 from vaejax.run import checkpoint
-from vaejax.train import optimizers, training
+from vaejax.train import optimizers
+from vaejax.train.evaluation import eval_step
+from vaejax.train.feed import Visits
+from vaejax.train.fit import fit
+from vaejax.train.state import create_state, keys_of
+from vaejax.train.step import DROP, example_at, make_steps, train_step
 
 
 def equal(left, right):
@@ -23,8 +28,8 @@ def equal(left, right):
 
 def run_steps(config, sounds, fitted, num):
     """The state after a number of steps, and the metrics of each dispatch."""
-    steps, steps_in = training.make_steps(config, sounds, fitted)
-    state, metrics = training.create_state(config), []
+    steps, steps_in = make_steps(config, sounds, fitted)
+    state, metrics = create_state(config), []
     for step in range(0, num, steps_in):
         state, m = steps(state, step)
         metrics.append(m)
@@ -51,13 +56,13 @@ def test_statistics_are_those_of_every_raw_training_clip(config, sounds, fitted)
 
 def test_linear_path_is_left_out_on_request(make_config, sounds):
     config = make_config(model={"ppca_clips": 0})
-    fitted = training.fit(sounds, config)
+    fitted = fit(sounds, config)
     np.testing.assert_array_equal(fitted.linear.directions, 0.0)
     assert float(fitted.linear.noise) == 1.0
 
 
 def test_fit_is_the_same_every_time(config, sounds, fitted):
-    equal(training.fit(sounds, config), fitted)
+    equal(fit(sounds, config), fitted)
 
 
 # The state
@@ -65,14 +70,14 @@ def test_fit_is_the_same_every_time(config, sounds, fitted):
 
 def test_weights_depend_on_the_seed(config, make_config):
     other = make_config(train={"seed": 1})
-    a, again, b = (training.create_state(c).params for c in (config, config, other))
+    a, again, b = (create_state(c).params for c in (config, config, other))
     equal(a, again)
     kernel = [p["vae"]["encoder"]["Dense_0"]["kernel"] for p in (a, b)]
     assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
 
 
 def test_new_state_is_at_step_0_with_the_average_at_the_weights(config):
-    state = training.create_state(config)
+    state = create_state(config)
     assert int(state.step) == 0
     assert int(state.first_bad_step) == -1
     equal(state.params, state.ema)
@@ -110,12 +115,13 @@ def test_warm_up_longer_than_the_run_is_shortened(make_config):
 @pytest.fixture(scope="module")
 def one_step(config, sounds, fitted):
     """A step by hand: its arguments, and what it returns."""
-    state = training.create_state(config)
+    state = create_state(config)
     positions = batches.positions_at(state.step, batch_size=8)
-    index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
+    index = batches.shuffled_indices(keys_of(config)[1], positions, num_clips=32)
     clips, lengths, facts = sounds.read(sounds.train_rows[np.asarray(index)])
-    step = jax.jit(lambda *a: training.train_step(*a, config=config, num_clips=32))
-    return state, clips, lengths, positions, step(state, fitted, clips, lengths, facts, positions)
+    step = jax.jit(lambda *a: train_step(*a, config=config, num_clips=32))
+    visits = Visits(clips, lengths, facts, positions)
+    return state, visits, step(state, fitted, visits)
 
 
 def test_step_counts_and_reports_scalars(config, one_step):
@@ -156,11 +162,9 @@ def test_step_of_a_loop_is_the_step_by_hand(one_step, config, sounds, fitted):
 
 def test_a_batch_in_parts_that_keep_nothing_is_the_same_step(make_config, sounds, fitted, one_step):
     config = make_config(train={"grad_accumulation": 4, "remat": True})
-    state, clips, lengths, positions, (expected, expected_metrics) = one_step
-    index = batches.shuffled_indices(training.keys_of(config)[1], positions, num_clips=32)
-    facts = sounds.read(sounds.train_rows[np.asarray(index)])[2]
-    step = jax.jit(lambda *a: training.train_step(*a, config=config, num_clips=32))
-    arguments = state, fitted, clips, lengths, facts, positions
+    state, visits, (expected, expected_metrics) = one_step
+    step = jax.jit(lambda *a: train_step(*a, config=config, num_clips=32))
+    arguments = state, fitted, visits
     after, metrics = step(*arguments)
     # The first step has no learning rate: the moments of Adam are what it leaves.
     for (path, a), b in zip(
@@ -173,9 +177,7 @@ def test_a_batch_in_parts_that_keep_nothing_is_the_same_step(make_config, sounds
     for name, value in expected_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
     # Encoder and decoder, in a loop over the parts.
-    text = str(
-        jax.make_jaxpr(lambda *a: training.train_step(*a, config=config, num_clips=32))(*arguments)
-    )
+    text = str(jax.make_jaxpr(lambda *a: train_step(*a, config=config, num_clips=32))(*arguments))
     assert "length=4" in text
     assert text.count("remat2[") >= 2
 
@@ -186,25 +188,25 @@ def test_what_an_objective_carries_goes_through_steps_logs_and_checkpoints(
     def carry(mean, batch):
         return {"multiplier": batch.carried["multiplier"] + mean["kl"]}
 
-    assert training.create_state(config).carried == {}
+    assert create_state(config).carried == {}
     kl = REGULARIZERS["kl"]._replace(begin=lambda c: {"multiplier": jnp.ones(())}, carry=carry)
     monkeypatch.setitem(REGULARIZERS, "kl", kl)
-    state = training.create_state(config)
+    state = create_state(config)
     columns = *sounds.read(sounds.train_rows[:8]), batches.positions_at(state.step, batch_size=8)
-    step = partial(training.train_step, config=config, num_clips=32)
-    after, metrics = jax.eval_shape(step, state, fitted, *columns)
+    step = partial(train_step, config=config, num_clips=32)
+    after, metrics = jax.eval_shape(step, state, fitted, Visits(*columns))
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert metrics["multiplier"].shape == ()
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save_last(state._replace(carried={"multiplier": jnp.float32(3.0)}), {"loss": 1.0})
     checkpoints.wait()
-    restored, _ = checkpoints.restore_last(lambda: training.create_state(config))
+    restored, _ = checkpoints.restore_last(lambda: create_state(config))
     checkpoints.close()
     assert float(restored.carried["multiplier"]) == 3.0
 
 
 def test_every_weight_learns(config, eight_steps):
-    start = training.create_state(config).params
+    start = create_state(config).params
     end, _ = eight_steps
     for (path, a), b in zip(
         jax.tree.flatten_with_path(start)[0], jax.tree.leaves(end.params), strict=True
@@ -256,11 +258,11 @@ def test_streamed_training_equals_resident_training_bit_for_bit(make_config, mak
 def test_streamed_steps_see_the_clips_of_resident_ones(
     make_config, make_sounds, fitted, monkeypatch, steps_in
 ):
-    def look(state, fitted, clips, lengths, facts, positions, **_):
-        seen = {"clips": jnp.sum(clips, 1), "lengths": lengths, "positions": positions}
+    def look(state, fitted, visits, **_):
+        seen = visits._asdict() | {"clips": jnp.sum(visits.clips, 1)}
         return state._replace(step=state.step + 1), jax.tree.map(jnp.float32, seen)
 
-    monkeypatch.setattr(training, "train_step", look)
+    monkeypatch.setattr("vaejax.train.step.train_step", look)
     train = {"steps_per_dispatch": steps_in, "num_steps": 16}
     streamed = make_config(data={"device_budget_mb": 1}, train=train)
     resident = make_config(data={"device_budget_mb": 2}, train=train)
@@ -269,14 +271,14 @@ def test_streamed_steps_see_the_clips_of_resident_ones(
     assert len(seen[0]) == 16 // steps_in
     equal(*seen)
     # As a run that goes on after step 8 does.
-    steps, _ = training.make_steps(streamed, sounds, fitted)
-    state = training.create_state(streamed)
+    steps, _ = make_steps(streamed, sounds, fitted)
+    state = create_state(streamed)
     equal(steps(state._replace(step=jnp.asarray(8)), 8)[1], seen[1][8 // steps_in])
 
 
 def test_a_run_resumed_from_its_state_is_the_run_that_was_not(config, sounds, fitted, eight_steps):
-    steps, _ = training.make_steps(config, sounds, fitted)
-    state = training.create_state(config)
+    steps, _ = make_steps(config, sounds, fitted)
+    state = create_state(config)
     for step in range(3):
         state, _ = steps(state, step)
     stored = jax.tree.map(np.asarray, state)
@@ -288,12 +290,10 @@ def test_a_run_resumed_from_its_state_is_the_run_that_was_not(config, sounds, fi
 
 
 def test_an_example_depends_on_its_position_alone(config, sounds, fitted):
-    visit_key = training.keys_of(config)[2]
+    visit_key = keys_of(config)[2]
     clips, lengths, facts = sounds.read(sounds.train_rows[:4])
     example = jax.jit(
-        jax.vmap(
-            lambda *clip: training.example_at(visit_key, *clip, fitted.statistics, config, 0)[0]
-        )
+        jax.vmap(lambda *clip: example_at(visit_key, *clip, fitted.statistics, config, 0)[0])
     )
     positions = jnp.arange(4, dtype=jnp.uint32)
     together = example(clips, lengths, facts, positions)
@@ -320,8 +320,8 @@ def test_first_bad_step_is_the_first_and_stays(make_config, sounds, fitted):
 
 
 def test_evaluation_draws_the_same_noise_every_time_and_in_any_batch(config, sounds, fitted):
-    params = training.create_state(config).ema
-    evaluate = jax.jit(lambda *a: training.eval_step(params, fitted, *a, config=config))
+    params = create_state(config).ema
+    evaluate = jax.jit(lambda *a: eval_step(params, fitted, *a, config=config))
     rows = sounds.held_out_rows
     together = evaluate(*sounds.read(rows), rows.astype(np.int32))
     again = evaluate(*sounds.read(rows), rows.astype(np.int32))
@@ -331,13 +331,13 @@ def test_evaluation_draws_the_same_noise_every_time_and_in_any_batch(config, sou
 
 
 def test_evaluation_does_not_augment(config, sounds, fitted):
-    params = training.create_state(config).ema
+    params = create_state(config).ema
     plain = dataclasses.replace(
         config, augment=dataclasses.replace(config.augment, gain_db=0.0, shift_ms=0.0)
     )
     rows = sounds.held_out_rows[:2]
     results = [
-        jax.jit(lambda *a, c=c: training.eval_step(params, fitted, *a, config=c))(
+        jax.jit(lambda *a, c=c: eval_step(params, fitted, *a, config=c))(
             *sounds.read(rows), rows.astype(np.int32)
         )
         for c in (config, plain)
@@ -347,6 +347,6 @@ def test_evaluation_does_not_augment(config, sounds, fitted):
 
 def test_what_is_kept_back_does_not_follow_the_noise_of_z():
     key = jax.random.key(0)
-    kept_back = jax.random.fold_in(key, training.DROP)
+    kept_back = jax.random.fold_in(key, DROP)
     parts = jax.random.key_data(jax.random.split(key))
     assert not (parts == jax.random.key_data(kept_back)).all(axis=1).any()

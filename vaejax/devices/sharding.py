@@ -6,7 +6,8 @@ number of devices: only sums over the batch are added up in another order.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +18,43 @@ from jax.sharding import PartitionSpec as P
 AXIS = "device"
 # Arrays with fewer elements stay whole on every device: moving them would cost more than they take.
 LEAST_DIVIDED = 2**16
+
+
+class Placement(NamedTuple):
+    """How training lies on devices; as it stands, on one. See `over`."""
+
+    vmap: Callable = jax.vmap
+    """Of the examples of a batch."""
+    put: Callable = jax.device_put
+    """Arrays of the host, whole, on every device."""
+    put_rows: Callable = jax.device_put
+    """The rows of a batch that this process has read, on its devices."""
+    rows: Callable[[int], slice] = slice
+    """Size of a batch -> which rows of it this process reads."""
+    results: Any = None
+    """Shardings of the state and of the metrics after a step."""
+
+
+ONE = Placement()
+
+
+def over(mesh: Mesh | None, layout: Any = None) -> Placement:
+    """The devices of a mesh, which share every batch.
+
+    Args:
+      mesh: None for one device.
+      layout: of the state on them, see `weights`.
+    """
+    if mesh is None:
+        return ONE
+    everywhere = replicated(mesh)
+    return Placement(
+        vmap=make_vmap(mesh),
+        put=partial(put, shardings=everywhere),
+        put_rows=partial(put_rows, mesh=mesh),
+        rows=local_rows,
+        results=(layout, everywhere),
+    )
 
 
 def create_mesh() -> Mesh | None:

@@ -13,7 +13,8 @@ from vaejax.data.sounds import Sounds
 from vaejax.evaluate.factors import factor_recovery, known_factors
 from vaejax.evaluate.figures import of_mean
 from vaejax.run.load import Run
-from vaejax.train import diagnostics, evaluation, training
+from vaejax.train import diagnostics, evaluation
+from vaejax.train.evaluation import eval_step
 
 # Sounds at which the effects of the dimensions are measured.
 EFFECT_SOUNDS = 8
@@ -36,7 +37,7 @@ def latent_table(run: Run, sounds: Sounds, rows, *, is_own: bool) -> dict[str, A
 
     @jax.jit
     def terms(params, fitted, clips, lengths, facts, rows):
-        return training.eval_step(params, fitted, clips, lengths, facts, rows, config=config)
+        return eval_step(params, fitted, clips, lengths, facts, rows, config=config)
 
     measured = evaluation.over_rows(partial(terms, params, fitted), sounds, rows)
     per_bit = math.log(2) * math.prod(config.shape)

@@ -23,7 +23,8 @@ from vaejax.latent.priors import Mixture
 from vaejax.models import linear
 from vaejax.objective import context
 from vaejax.run.load import Run
-from vaejax.train import evaluation, training
+from vaejax.train import evaluation
+from vaejax.train.state import create_state
 
 # Training sounds that PCA is fitted on, at most: its memory is that of their spectrograms.
 MAX_PCA_CLIPS = 2048
@@ -56,7 +57,7 @@ def create(run: Run, sounds: Sounds | None, *, temperature: float = 1.0) -> list
     """
     config, (params, fitted, prior, _) = run.config, run.instrument
     latent_dim = config.latent_dim
-    start = training.create_state(linear_config(config), fitted.linear.condition_dim).params
+    start = create_state(linear_config(config), fitted.linear.condition_dim).params
     has_phase = features.create(config).has_phase
     about = (
         "the sounds' own values: what the way back costs"

@@ -25,7 +25,7 @@ class Context(NamedTuple):
     params: Any
     """{"vae": of the model, and those of `init`}."""
     fitted: Any
-    """`training.Fitted`, the model's linear path and the statistics of x."""
+    """`codec.Fitted`, the model's linear path and the statistics of x."""
     model: Any
     """Of `models.create_model`."""
     dropout: Any

@@ -97,7 +97,7 @@ def latent_figures(params, terms: Mapping[str, Any], config: Config) -> dict[str
     """What an evaluation says of the latent.
 
     Args:
-      terms: `training.eval_step` of N sounds.
+      terms: `eval_step` of N sounds.
 
     Returns:
       active_units; mutual_information and marginal_kl, nats per sound, which sum to kl;

@@ -8,19 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax import codec, metrics
+from vaejax import codec, features, metrics, models
 from vaejax import config as configs
-from vaejax.codec import Fitted
+from vaejax.codec import Fitted, condition_of
 from vaejax.config import Config
 from vaejax.data.clips import raw_clip
 from vaejax.data.sounds import Sounds
+from vaejax.devices import partwise
 from vaejax.drawing.thumbnails import THUMBNAIL_HEIGHT, thumbnail
 from vaejax.latent import priors
 from vaejax.metrics import Embedding
 from vaejax.objective import batch as objective
+from vaejax.objective import context
 from vaejax.objective.regularizers import Batch
 from vaejax.run.arrays import Aggregate, Posteriors
-from vaejax.train import diagnostics, training
+from vaejax.train import diagnostics
 
 BATCH = 32
 NUM_DRAWS = 4
@@ -44,6 +46,41 @@ def over_rows(function: Callable, sounds: Sounds, rows: np.ndarray) -> Any:
         filled = np.resize(chosen, BATCH)  # the last batch repeats its rows
         results.append(function(*sounds.read(filled), filled.astype(np.int32)))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *results)
+
+
+def eval_step(params, fitted: Fitted, clips, lengths, facts, rows, *, config: Config):
+    """The terms of raw clips under noise that is the same at every evaluation.
+
+    Args:
+      clips: [batch, pack_samples] int16. lengths: [batch] int32. facts: [batch, num_facts], all
+        of which the model is told.
+      rows: [batch] int32, row of each clip in the set: its noise is drawn from (seed, row).
+
+    Returns:
+      `elbo.example_terms` and `diagnostics.errors` with a leading batch axis, and `moments`,
+      mean and variance of the posteriors, [batch, latent_dim] each.
+    """
+    model = models.create_model(config)
+    key = jax.random.key(config.train.seed)
+
+    def seen(pcm, length):
+        return features.x_of(raw_clip(pcm, length, config), fitted.statistics, config)
+
+    def one(x, known, row):
+        told = condition_of(known, fitted, config)
+        row_key = jax.random.fold_in(key, row)
+        terms = objective.example_terms(
+            params, x, told, fitted, row_key, model=model, config=config
+        )
+        said = terms["mean"], terms["logvar"]
+        mean, logvar = context.posterior_moments(params, *said, config=config)
+        rebuilt = models.decode(params, mean, told, fitted.linear, config=config)
+        errors = diagnostics.errors(
+            x, rebuilt, told, fitted.linear, latent_dim=config.model.latent_dim
+        )
+        return {**terms, "errors": errors, "moments": (mean, jnp.exp(logvar))}
+
+    return jax.vmap(one)(partwise.vmap(seen)(clips, lengths), facts, rows)
 
 
 class Evaluation(NamedTuple):
@@ -78,12 +115,12 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
     @jax.jit
     def terms(params, fitted, swept, *columns):
         own = configs.replaced(config, swept)
-        return training.eval_step(params, fitted, *columns, config=own)
+        return eval_step(params, fitted, *columns, config=own)
 
     @jax.jit
     def decode(params, fitted, latents, facts):
         def one(z, known):
-            told = codec.condition_of(known, fitted, config)
+            told = condition_of(known, fitted, config)
             return codec.decode(params, fitted, z, told, config=config)[0]
 
         return jax.vmap(one)(latents, facts)
@@ -205,7 +242,7 @@ def fit_prior(
     def posterior(params, fitted, clips, lengths, facts, rows):
         def one(pcm, length, known):
             waveform = raw_clip(pcm, length, config)
-            told = codec.condition_of(known, fitted, config)
+            told = condition_of(known, fitted, config)
             mean, logvar = codec.encode(params, fitted, waveform, told, config=config)
             return mean, jnp.exp(logvar)
 

@@ -21,7 +21,7 @@ from vaejax.run import arrays
 from vaejax.run.checkpoint import Checkpoints
 from vaejax.train import diagnostics, evaluation, patience, tensorboard
 from vaejax.train.patience import Progress
-from vaejax.train.training import TrainState
+from vaejax.train.state import TrainState
 
 
 class Journal:

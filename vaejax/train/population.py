@@ -18,15 +18,14 @@ import numpy as np
 from vaejax import config as configs
 from vaejax import files
 from vaejax.codec import Fitted
-from vaejax.data import batches
 from vaejax.data.sounds import Sounds
-from vaejax.data.stream import Reader
 from vaejax.run import checkpoint
 from vaejax.run.checkpoint import Checkpoints
-from vaejax.train import patience, training
+from vaejax.train import feed, patience
+from vaejax.train import step as training
 from vaejax.train.journal import Journal, fit_prior, has_prior
+from vaejax.train.state import TrainState, create_state
 from vaejax.train.sweep import Member
-from vaejax.train.training import TrainState
 
 # What the linear path depends on, which is fitted to augmented clips before training.
 FITTED_FROM = configs.marked(configs.FITTED_FROM)
@@ -79,7 +78,7 @@ def open_runs(
     opened = []
     for member in members:
         checkpoints = Checkpoints(member.workdir)
-        create = partial(training.create_state, member.config, told)
+        create = partial(create_state, member.config, told)
         restored = checkpoints.restore_last(create)
         state = restored[0] if restored else create()
         progress = (
@@ -140,7 +139,7 @@ def state_of(stacked: TrainState, index: int) -> TrainState:
 
 
 def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitted]):
-    """`training.make_steps` of a population.
+    """`step.make_steps` of a population: its step, mapped over the members.
 
     Args:
       fitted: of each member.
@@ -149,66 +148,28 @@ def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitte
       steps(state, step) -> (state, metrics with the members first). And how many steps that is.
     """
     config = members[0].config
-    rows = sounds.train_rows
-    num_clips, batch_size = len(rows), config.train.batch_size
     swept = jax.tree.map(lambda *values: np.stack(values), *(traceable(m.values) for m in members))
     are_shared = all(each is fitted[0] for each in fitted)
     together = fitted[0] if are_shared else jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
-    have_one_order = "train.seed" not in swept
-    fits = num_clips * config.pack_samples * 2 <= config.data.device_budget_mb * 2**20
+    has_own_clips = "train.seed" in swept and not feed.fits(config, sounds)
 
-    def population(function, columns_axis):
-        """Of a function of one member's (state, fitted, swept, columns)."""
-        axes = (AXES, None if are_shared else 0, 0, columns_axis)
-        return jax.vmap(function, in_axes=axes, out_axes=(AXES, 0))
+    def wrap(step):
+        def member(state, given, resident, batch):
+            fitted, swept = given
+            return step(state, fitted, resident, batch, config=configs.replaced(config, swept))
 
-    if not fits:
+        of_fitted, of_batch = None if are_shared else 0, 0 if has_own_clips else None
+        axes = (AXES, (of_fitted, 0), None, of_batch)
+        return jax.vmap(member, in_axes=axes, out_axes=(AXES, 0))
 
-        def streamed(state, fitted, swept, columns):
-            own = configs.replaced(config, swept)
-            return training.train_step(state, fitted, *columns, config=own, num_clips=num_clips)
+    # Clips that are streamed in as many orders as there are members arrive side by side.
+    reads = [feed.make_read(member.config, sounds) for member in members]
 
-        def columns_of(member: Member, step: int):
-            positions = batches.positions_at(jnp.asarray(step), batch_size=batch_size)
-            order_key = training.keys_of(member.config)[1]
-            index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
-            return *sounds.read(rows[np.asarray(index)]), np.asarray(positions)
+    def read(step: int) -> feed.Visits:
+        return jax.tree.map(lambda *columns: np.stack(columns), *(read(step) for read in reads))
 
-        def read(step: int):
-            if have_one_order:
-                return columns_of(members[0], step)
-            each = [columns_of(member, step) for member in members]
-            return tuple(np.stack(column) for column in zip(*each, strict=True))
-
-        step_on = jax.jit(population(streamed, None if have_one_order else 0), donate_argnums=0)
-        reader = Reader(read, config.train.num_steps)
-        return lambda state, step: step_on(state, together, swept, reader.batch_at(step)), 1
-
-    resident = jax.device_put(sounds.read(rows))
-
-    def one(state, fitted, swept, resident):
-        own = configs.replaced(config, swept)
-        positions = batches.positions_at(state.step, batch_size=batch_size)
-        order_key = training.keys_of(own)[1]
-        index = batches.shuffled_indices(order_key, positions, num_clips=num_clips)
-        clips, lengths, facts = (column[index] for column in resident)
-        return training.train_step(
-            state, fitted, clips, lengths, facts, positions, config=own, num_clips=num_clips
-        )
-
-    steps_in = config.train.steps_per_dispatch
-
-    def many(state, fitted, swept, resident):
-        state, metrics = jax.lax.scan(
-            lambda s, _: population(one, None)(s, fitted, swept, resident),
-            state,
-            None,
-            length=steps_in,
-        )
-        return state, jax.tree.map(lambda m: jnp.mean(m, 0), metrics)
-
-    steps_on = jax.jit(population(one, None) if steps_in == 1 else many, donate_argnums=0)
-    return lambda state, step: steps_on(state, together, swept, resident), steps_in
+    clips = feed.streamed(read, config) if has_own_clips else None
+    return training.make_steps(config, sounds, (together, swept), feed=clips, wrap=wrap)
 
 
 class Journals:
