@@ -24,8 +24,7 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from vaejax import cli, interrupts
-from vaejax import config as configs
+from vaejax import cli, interrupts, rules
 from vaejax.config import Config
 from vaejax.devices import hosts
 from vaejax.run import folder as run_folder
@@ -67,7 +66,7 @@ def main(argv: list[str]) -> None:
         sweeps.check_names(argv)
         default = Options(config=preset, settings=cli.load_preset(preset))
         options = cli.parse(Options, default, argv, description=DESCRIPTION)
-        configs.check(options.settings)
+        rules.check(options.settings)
         name = Path(preset).stem
         members = sweeps.members(options.settings, options.sweep, options.workdir, name)
         if members and (options.profile or options.shard_weights):
@@ -108,7 +107,7 @@ def train(
       FloatingPointError: the loss stopped being finite.
       cli.Interrupted: stopped by a signal; everything is saved.
     """
-    configs.check(config)
+    rules.check(config)
     with run_folder.hold(workdir):
         _train(config, workdir, preset, profile=profile, shard_weights=shard_weights)
 

@@ -24,8 +24,8 @@ def measure(root: str, argv: list[str]) -> dict:
     for name in [name for name in sys.modules if name.partition(".")[0] == "vaejax"]:
         del sys.modules[name]
     sys.path.insert(0, root)
-    from vaejax import cli, codec, features
-    from vaejax.config import Config, Data, Features, Model, Objective, Sound, Train, check
+    from vaejax import cli, codec, features, rules
+    from vaejax.config import Config, Data, Features, Model, Objective, Sound, Train
     from vaejax.models import create_model, linear
     from vaejax.objective import batch, context
     from vaejax.objective.regularizers import Batch
@@ -46,7 +46,7 @@ def measure(root: str, argv: list[str]) -> dict:
         train=Train(warmup_steps=0),
     )
     config = cli.parse(Config, config, argv, description="")
-    check(config)
+    rules.check(config)
     rng = np.random.default_rng(0)
     t = np.arange(config.data.num_samples) / config.data.sample_rate
     waveforms = jnp.asarray(

@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 
 from vaejax import config as configs
+from vaejax import rules
 from vaejax.data.families import FAMILIES
 
 
@@ -17,25 +18,25 @@ def change(config, name, value):
 
 
 def test_default_config_passes_its_own_checks():
-    configs.check(configs.Config())
+    rules.check(configs.Config())
 
 
 @pytest.mark.parametrize("name", configs.marked(configs.POSITIVE))
 def test_zero_is_refused_where_a_field_must_be_positive(config, name):
     with pytest.raises(ValueError, match=rf"^{name}=0 must be greater than 0$"):
-        configs.check(change(config, name, 0))
+        rules.check(change(config, name, 0))
 
 
 def test_infinity_is_refused(config):
     for name in ("augment.eq_db", "train.learning_rate"):
         with pytest.raises(ValueError, match=rf"{name}=inf must be a finite number"):
-            configs.check(change(config, name, float("inf")))
+            rules.check(change(config, name, float("inf")))
 
 
 @pytest.mark.parametrize("name", configs.marked(configs.NOT_NEGATIVE))
 def test_negative_is_refused_where_a_field_cannot_be(config, name):
     with pytest.raises(ValueError, match=rf"^{name}=-1 must not be negative$"):
-        configs.check(change(config, name, -1))
+        rules.check(change(config, name, -1))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_what_cannot_work_is_refused_with_the_numbers(config, changes, message):
     for name, value in changes.items():
         config = change(config, name, value)
     with pytest.raises(ValueError, match=message):
-        configs.check(config)
+        rules.check(config)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_what_cannot_work_is_refused_with_the_numbers(config, changes, message):
 def test_the_value_that_a_refusal_suggests_is_accepted(config, changes):
     for name, value in changes.items():
         config = change(config, name, value)
-    configs.check(config)
+    rules.check(config)
 
 
 def test_families_are_those_of_the_built_in_set():
@@ -224,7 +225,7 @@ def test_a_config_cannot_be_changed_in_place(config):
 )
 def test_what_cannot_be_told_is_refused_with_the_way_out(config, name, value, message):
     with pytest.raises(ValueError, match=message):
-        configs.check(change(config, name, value))
+        rules.check(change(config, name, value))
 
 
 def test_tuples_come_back_from_a_saved_config(tmp_path, config):

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import cli, codec, features, models
-from vaejax import config as configs
+from vaejax import cli, codec, features, models, rules
 from vaejax.train.evaluation import eval_step
 from vaejax.train.state import create_state
 from vaejax.train.step import make_steps
@@ -54,7 +53,7 @@ def test_the_presets_are_those_that_the_project_promises():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset_passes_the_checks_and_says_what_it_is_for(name):
-    configs.check(cli.load_preset(name))
+    rules.check(cli.load_preset(name))
     assert ast.get_docstring(ast.parse((cli.PRESETS / f"{name}.py").read_text()))
 
 
@@ -78,7 +77,7 @@ def test_preset_builds_at_full_size(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_shrunk_preset_takes_a_step_and_can_be_measured(name, make_sounds):
     config = shrunk(cli.load_preset(name))
-    configs.check(config)
+    rules.check(config)
     sounds = make_sounds(config, 12)
     # What is fitted has tests of its own; here it only has the right shapes.
     fitted = codec.Fitted(
@@ -110,7 +109,7 @@ def test_layers_named_in_the_workshops_header_are_the_originals():
     assert re.search(r"layers plain .*num_stages 4 .*num_blocks 3 .*patch 1 1`", about)
     config = cli.load_preset("workshop")
     changes = {"layers": "plain", "num_stages": 4, "num_blocks": 3, "patch": (1, 1)}
-    configs.check(dataclasses.replace(config, model=dataclasses.replace(config.model, **changes)))
+    rules.check(dataclasses.replace(config, model=dataclasses.replace(config.model, **changes)))
 
 
 def test_drums_are_drums():

@@ -30,8 +30,7 @@ import scipy.stats
 import soundfile
 import tyro
 
-from vaejax import cli
-from vaejax import config as configs
+from vaejax import cli, rules
 from vaejax.config import Config
 from vaejax.train import sweep
 from vaejax.train.state import create_state
@@ -162,7 +161,7 @@ def check_train(script, argv):
     sweep.check_names(argv)
     options = parsed(script.Options, default, argv)
     if options is not None:
-        configs.check(options.settings)
+        rules.check(options.settings)
         sweep.members(options.settings, options.sweep, options.workdir, preset)
         # Shapes of the whole step, at full size, without compiling anything.
         jax.eval_shape(lambda: create_state(options.settings))

@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 from tensorboard import manager
 
-from vaejax import cli
+from vaejax import cli, rules
 from vaejax import config as configs
 from vaejax.run.load import load_run
 
@@ -182,7 +182,7 @@ def test_machines_are_given_presets_that_work():
         for name, value in settings.items():
             section, key = name.split(".")
             chosen[section][key] = value
-        configs.check(configs.from_dict(chosen))
+        rules.check(configs.from_dict(chosen))
 
 
 def test_every_cell_runs(done):

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from vaejax import config as configs
-from vaejax import features
+from vaejax import features, rules
 from vaejax.config import Config, Data, Features, Sound
 from vaejax.evaluate import reconstruction, report, systems
 from vaejax.sampling import manifest
@@ -370,10 +370,10 @@ def test_settings_that_cannot_work_are_refused_with_the_numbers(fields, message)
     small = configs.Model(latent_dim=4, num_stages=1, num_directions=8)
     config = dataclasses.replace(config_of(**{"kind": "power", **fields}), model=small)
     with pytest.raises(ValueError, match=message):
-        configs.check(config)
+        rules.check(config)
 
 
 def test_mel_settings_do_not_matter_where_there_are_no_bands():
     small = configs.Model(latent_dim=4, num_stages=1, num_directions=8)
     config = config_of("power", n_mels=4000, fmax=1e6)
-    configs.check(dataclasses.replace(config, model=small))
+    rules.check(dataclasses.replace(config, model=small))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vaejax import config as configs
-from vaejax import tables
+from vaejax import rules, tables
 from vaejax.config import Config
 
 TABLES = re.findall(r'one_of\("(.+?)"\)', Path(configs.__file__).read_text())
@@ -30,4 +30,4 @@ def test_a_name_of_no_table_is_refused_with_the_known_ones():
     for section, field in (("train", "optimizer"), ("model", "block"), ("features", "kind")):
         config = configs.replaced(Config(), {f"{section}.{field}": "nothing"})
         with pytest.raises(ValueError, match=rf"{section}.{field}='nothing' is none of: \w+"):
-            configs.check(config)
+            rules.check(config)

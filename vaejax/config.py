@@ -1,23 +1,20 @@
-"""Every setting of a run: frozen dataclasses, one default each, checked together.
+"""Every setting of a run: frozen dataclasses, one default each.
 
 A preset in `configs/` is a `Config` that differs from these defaults in a few fields; the command
 line overrides any field (`--train.num_steps 500`). The resolved config is saved as JSON in the run
-folder, and `check` refuses combinations that cannot work before anything is decoded or compiled.
+folder, and `rules.check` refuses what cannot work before anything is decoded or compiled.
 """
 
 import dataclasses
 import json
-import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import tyro
-from tyro.constructors import PrimitiveConstructorSpec
 
 from vaejax.tables import one_of
 
@@ -52,10 +49,8 @@ NUM_CHANNELS = {
 
 
 class Mark(Enum):
-    """What else a field is, beside its type: `Annotated[float, NOT_NEGATIVE, SWEEPABLE]`."""
+    """What else a field is, beside type and range: `Annotated[float, POSITIVE, SWEEPABLE]`."""
 
-    POSITIVE = "greater than 0"
-    NOT_NEGATIVE = "0 or more"
     RESUMABLE = "of another value when a run goes on"
     """What is measured and when; a larger num_steps, which stretches the learning rate's schedule
     from there on; the source, which may be the same sounds under another path, as their fingerprint
@@ -66,8 +61,21 @@ class Mark(Enum):
     FITTED_FROM = "looked at by what is fitted before training"
 
 
-POSITIVE, NOT_NEGATIVE, RESUMABLE = Mark.POSITIVE, Mark.NOT_NEGATIVE, Mark.RESUMABLE
-SWEEPABLE, FITTED_FROM = Mark.SWEEPABLE, Mark.FITTED_FROM
+RESUMABLE, SWEEPABLE, FITTED_FROM = Mark.RESUMABLE, Mark.SWEEPABLE, Mark.FITTED_FROM
+
+
+class Range(NamedTuple):
+    """Values that a number may have, which is always finite: `rules.check` refuses others."""
+
+    words: str
+    """What is said of others, after the field and its value."""
+    holds: Callable[[Any], bool]
+
+
+POSITIVE = Range("must be greater than 0", lambda value: value > 0)
+NOT_NEGATIVE = Range("must not be negative", lambda value: value >= 0)
+SHARE = Range("must lie in [0, 1]", lambda value: 0 <= value <= 1)
+BELOW_ONE = Range("must lie in [0, 1)", lambda value: 0 <= value < 1)
 Inversion = Literal["auto", "pghi", "spsi", "derivative", "peaks", "griffin_lim", "zero"]
 
 
@@ -82,11 +90,15 @@ class Data:
     """Hz; files of another rate are resampled."""
     clip_seconds: Annotated[float, POSITIVE] = 1.0
     """Seconds; longer sounds are cropped with a fade, shorter ones padded with silence."""
-    trim_db: float = -60.0
+    trim_db: Annotated[
+        float, Range("must be negative (dB below the peak)", lambda value: value < 0)
+    ] = -60.0
     """dB below a sound's peak; what comes before the first sample above it is cut off."""
     fade_ms: Annotated[float, NOT_NEGATIVE] = 10.0
     """Milliseconds of fade-out where a sound is cut at the end of the clip."""
-    holdout_fraction: float = 0.1
+    holdout_fraction: Annotated[
+        float, Range("must lie in (0, 0.5]", lambda value: 0 < value <= 0.5)
+    ] = 0.1
     """Share of the sounds that is never trained on."""
     holdout_by: Literal["hash", "pitch", "label"] = "hash"
     """How they are chosen: `hash` sound by sound, by a hash of each file; `pitch` whole pitches
@@ -129,7 +141,7 @@ class Features:
     frequency, of bins or mel bands), `magnitude_phase_db` (magnitude ** exponent, wrapped phase,
     dB), `magnitude_cos_sin` (magnitude ** exponent, cosine and sine of the phase), `complex` (real
     and imaginary part, magnitude ** exponent). `waveform`: the samples."""
-    n_fft: Annotated[int, POSITIVE] = 2048
+    n_fft: Annotated[int, POSITIVE, Range("must be even", lambda value: value % 2 == 0)] = 2048
     """Samples in an STFT window (Hann) and in its transform."""
     hop_length: Annotated[int, POSITIVE] = 512
     """Samples between STFT frames."""
@@ -145,7 +157,9 @@ class Features:
     """Hz, lowest edge of the mel bands."""
     fmax: float | None = None
     """Hz, highest edge of the mel bands; None is half the sample rate."""
-    floor_db: float = -80.0
+    floor_db: Annotated[
+        float, Range("must be negative (dB below a full-scale sine)", lambda value: value < 0)
+    ] = -80.0
     """dB of a full-scale sine, least level in the third channel of `magnitude_phase_db`."""
 
     @property
@@ -174,13 +188,13 @@ class Augment:
     pitch_semitones: Annotated[int, NOT_NEGATIVE] = 2
     """The clip is resampled by a whole number of semitones drawn from [-this, this], which moves
     its pitch and its length. Whole ones, because tuned sounds keep to them."""
-    pitch_probability: Annotated[float, SWEEPABLE, FITTED_FROM] = 0.5
+    pitch_probability: Annotated[float, SHARE, SWEEPABLE, FITTED_FROM] = 0.5
     """Share of the visits at which the pitch moves."""
     eq_db: Annotated[float, NOT_NEGATIVE, SWEEPABLE, FITTED_FROM] = 0.0
     """dB; standard deviation of the gains of a random equaliser, whose bands are 1.5 octaves apart.
     Stands for instruments that are not among the sounds. It changes a brightness that is told
     (condition.factors), and is refused beside it."""
-    eq_probability: Annotated[float, SWEEPABLE, FITTED_FROM] = 0.7
+    eq_probability: Annotated[float, SHARE, SWEEPABLE, FITTED_FROM] = 0.7
     """Share of the visits at which the equaliser is in."""
 
 
@@ -208,7 +222,7 @@ class Model:
     num_blocks: Annotated[int, POSITIVE] = 1
     """Residual blocks per stage; single convolutions in plain conv2d (where there is a group before
     the first stage too) and in waveform."""
-    kernel_size: Annotated[int, POSITIVE] = 3
+    kernel_size: Annotated[int, POSITIVE, Range("must be odd", lambda value: value % 2 == 1)] = 3
     """Frames that a convolution sees; frames and bins in conv2d, samples in waveform."""
     block: Annotated[str, one_of("models/conv1d.py:BLOCKS")] = "residual"
     """Of conv1d: what its blocks are."""
@@ -256,7 +270,7 @@ class Condition:
     `sample.py --tell chroma=9` then tells the model."""
     factors: tuple[str, ...] = ()
     """Factors of the built-in set (brightness, attack, decay ...) or of NSynth (velocity)."""
-    dropout: Annotated[float, SWEEPABLE, FITTED_FROM] = 0.1
+    dropout: Annotated[float, BELOW_ONE, SWEEPABLE, FITTED_FROM] = 0.1
     """Share of the visits at which nothing is told, and share of the rest at which each fact is
     kept back, so that the model also works without."""
 
@@ -349,13 +363,15 @@ class Train:
     """Peak of the schedule."""
     warmup_steps: Annotated[int, NOT_NEGATIVE] = 20
     """Steps of linear warm-up."""
-    final_learning_rate: Annotated[float, SWEEPABLE] = 0.02
+    final_learning_rate: Annotated[
+        float, Range("is a share of the peak, in [0, 1]", SHARE.holds), SWEEPABLE
+    ] = 0.02
     """Share of the peak that the cosine decay ends at."""
     weight_decay: Annotated[float, NOT_NEGATIVE, SWEEPABLE] = 0.0
     """Of AdamW, per unit of learning rate."""
     clip_norm: Annotated[float, POSITIVE, SWEEPABLE] = 1.0
     """Largest norm of the gradient, in nats per feature value."""
-    ema_decay: Annotated[float, SWEEPABLE] = 0.98
+    ema_decay: Annotated[float, BELOW_ONE, SWEEPABLE] = 0.98
     """Per step; the averaged weights are the ones that are evaluated and sampled from."""
     log_every_steps: Annotated[int, POSITIVE, RESUMABLE] = 10
     """Steps between lines of metrics."""
@@ -398,7 +414,9 @@ class Sound:
     """Griffin-Lim iterations after the start, or after the phase that the model says; None takes
     what is usual for `inversion`, 0 after the model's phase. On a model's magnitudes more than two
     change nothing that can be measured."""
-    peak_db: Annotated[float, RESUMABLE] = -1.0
+    peak_db: Annotated[
+        float, Range("must be at most 0 (dB below full scale)", lambda value: value <= 0), RESUMABLE
+    ] = -1.0
     """dB below full scale; every sound is scaled to this peak."""
     fade_out_ms: Annotated[float, NOT_NEGATIVE, RESUMABLE] = 5.0
     """Milliseconds of fade at the end of every sound, so that none ends in a click."""
@@ -455,268 +473,13 @@ class Config:
 
 
 @lru_cache
-def marked(mark: Mark) -> tuple[str, ...]:
+def marked(mark: Mark | Range) -> tuple[str, ...]:
     """Dotted names of the fields that have a mark, in their order."""
     return tuple(
         f"{section.name}.{name}"
         for section in dataclasses.fields(Config)
         for name, hint in get_type_hints(section.type, include_extras=True).items()
         if mark in getattr(hint, "__metadata__", ())
-    )
-
-
-def check(config: Config) -> None:
-    """Refuses a config that cannot work.
-
-    Raises:
-      ValueError: names the fields, their values and a value that would do.
-    """
-    data, features, model, train = config.data, config.features, config.model, config.train
-
-    def require(holds: bool, message: str) -> None:
-        if not holds:
-            raise ValueError(message)
-
-    _check_names(config)
-    positive, not_negative = marked(POSITIVE), marked(NOT_NEGATIVE)
-    for name in positive:
-        value = get(config, name)
-        require(value > 0, f"{name}={value} must be greater than 0")
-    for name in not_negative:
-        value = get(config, name)
-        require(value >= 0, f"{name}={value} must not be negative")
-    for name in (*positive, *not_negative):
-        value = get(config, name)
-        require(math.isfinite(value), f"{name}={value} must be a finite number")
-
-    require(
-        0 < data.holdout_fraction <= 0.5,
-        f"data.holdout_fraction={data.holdout_fraction} must lie in (0, 0.5]",
-    )
-    for name in data.synth_families:
-        known = ", ".join(get_args(Family))
-        require(name in get_args(Family), f"data.synth_families: no {name!r}; there are {known}")
-        require(
-            data.synth_families.count(name) == 1, f"data.synth_families names {name} more than once"
-        )
-    told = config.condition
-    require(0 <= told.dropout < 1, f"condition.dropout={told.dropout} must lie in [0, 1)")
-    require(
-        config.augment.eq_db == 0 or "brightness" not in told.factors,
-        f"augment.eq_db={config.augment.eq_db:g} changes the brightness that condition.factors "
-        "tells; leave one of the two out",
-    )
-    for name in ("label", "pitch", "chroma"):
-        require(
-            name not in told.factors,
-            f"condition.factors: {name} has a setting of its own, --condition.{name}",
-        )
-    if data.pitch_pattern is not None:
-        try:
-            groups = re.compile(data.pitch_pattern).groupindex
-        except re.error as error:
-            raise ValueError(
-                f"data.pitch_pattern={data.pitch_pattern!r} is no regular expression: {error}"
-            ) from None
-        require(
-            "pitch" in groups,
-            f"data.pitch_pattern={data.pitch_pattern!r} needs a group named pitch: (?P<pitch>...)",
-        )
-    for name in ("augment.pitch_probability", "augment.eq_probability"):
-        require(0 <= get(config, name) <= 1, f"{name}={get(config, name)} must lie in [0, 1]")
-    for name, fade_ms in (
-        ("data.fade_ms", data.fade_ms),
-        ("sound.fade_out_ms", config.sound.fade_out_ms),
-    ):
-        require(
-            fade_ms * 1e-3 <= data.clip_seconds,
-            f"{name}={fade_ms} is longer than a clip of data.clip_seconds={data.clip_seconds}",
-        )
-    require(data.trim_db < 0, f"data.trim_db={data.trim_db} must be negative (dB below the peak)")
-    require(0 <= train.ema_decay < 1, f"train.ema_decay={train.ema_decay} must lie in [0, 1)")
-    require(
-        0 <= train.final_learning_rate <= 1,
-        f"train.final_learning_rate={train.final_learning_rate} is a share of the peak, in [0, 1]",
-    )
-    require(
-        config.sound.peak_db <= 0,
-        f"sound.peak_db={config.sound.peak_db} must be at most 0 (dB below full scale)",
-    )
-    require(features.n_fft % 2 == 0, f"features.n_fft={features.n_fft} must be even")
-    require(
-        2 * features.hop_length <= features.n_fft,
-        f"features.hop_length={features.hop_length} is more than half of features.n_fft="
-        f"{features.n_fft}: Hann windows would not overlap enough to rebuild the sound; "
-        f"try {features.n_fft // 4}",
-    )
-    require(
-        data.num_samples >= features.n_fft,
-        f"a clip of data.clip_seconds={data.clip_seconds} at {data.sample_rate} Hz has "
-        f"{data.num_samples} samples, fewer than features.n_fft={features.n_fft}; try "
-        f"--data.clip_seconds {features.n_fft / data.sample_rate:.3f} or more, or a smaller n_fft",
-    )
-    require(
-        features.floor_db < 0,
-        f"features.floor_db={features.floor_db} must be negative (dB below a full-scale sine)",
-    )
-    if features.kind in MEL_KINDS:
-        nyquist = data.sample_rate / 2
-        fmax = nyquist if features.fmax is None else features.fmax
-        require(
-            0 <= features.fmin < fmax <= nyquist,
-            f"features.fmin={features.fmin} and features.fmax={fmax} must satisfy 0 <= fmin < fmax "
-            f"<= {nyquist}, half of data.sample_rate={data.sample_rate}",
-        )
-        # More bands than that are empty, most of them.
-        most = int((fmax - features.fmin) * features.n_fft / data.sample_rate)
-        require(
-            features.n_mels <= most,
-            f"features.n_mels={features.n_mels} is more than the {most} bins that "
-            f"features.n_fft={features.n_fft} has from features.fmin={features.fmin} to "
-            f"features.fmax={fmax} Hz; try {max(most // 4, 1)}",
-        )
-    _check_stages(config)
-    if model.kind == "frames":
-        _check_frames(config, require)
-    require(model.kernel_size % 2 == 1, f"model.kernel_size={model.kernel_size} must be odd")
-    values = math.prod(config.shape) // config.latent_frames
-    require(
-        model.latent_dim < values,
-        f"model.latent_dim={model.latent_dim} must be smaller than the {values} feature values",
-    )
-    require(
-        model.ppca_clips == 0 or model.num_directions >= model.latent_dim,
-        f"model.num_directions={model.num_directions} must be at least model.latent_dim="
-        f"{model.latent_dim}; try {4 * model.latent_dim}",
-    )
-    require(
-        model.ppca_clips == 0 or model.ppca_clips > model.num_directions,
-        f"model.ppca_clips={model.ppca_clips} must exceed model.num_directions="
-        f"{model.num_directions}; try {4 * model.num_directions}",
-    )
-    require(
-        model.num_refinements == 0 or (model.kind != "frames" and model.ppca_clips > 0),
-        f"model.num_refinements={model.num_refinements} needs the perceptron between z and "
-        "principal directions, which model.kind=frames and model.ppca_clips=0 go without; leave it "
-        "at 0",
-    )
-    for name in ("log_every_steps", "eval_every_steps", "save_every_steps", "num_steps"):
-        value = getattr(train, name)
-        require(
-            value % train.steps_per_dispatch == 0,
-            f"train.{name}={value} must be a multiple of train.steps_per_dispatch="
-            f"{train.steps_per_dispatch}; try "
-            f"{-(-value // train.steps_per_dispatch) * train.steps_per_dispatch}",
-        )
-    parts = train.grad_accumulation
-    require(
-        train.batch_size % parts == 0,
-        f"train.batch_size={train.batch_size} must be a multiple of train.grad_accumulation="
-        f"{parts}; try {-(-train.batch_size // parts) * parts}",
-    )
-    require(
-        train.num_steps * train.batch_size < 2**32,
-        f"train.num_steps={train.num_steps} x train.batch_size={train.batch_size} must stay below "
-        "2^32 clips",
-    )
-    # Imported last: it takes JAX, and seconds.
-    from vaejax.objective import context
-
-    if text := context.problem(config):
-        raise ValueError(text)
-
-
-def _check_names(config: Config) -> None:
-    """Refuses a name that is none of those that a field can have, from wherever it came."""
-    for section in dataclasses.fields(config):
-        values = getattr(config, section.name)
-        for name, hint in get_type_hints(type(values), include_extras=True).items():
-            value, known = getattr(values, name), _choices(hint)
-            if known and value not in known:
-                listed = ", ".join(known)
-                raise ValueError(f"{section.name}.{name}={value!r} is none of: {listed}")
-
-
-def _choices(hint: Any) -> tuple[str, ...]:
-    """The names that a field of a type can have; none where it has no names."""
-    if get_origin(hint) is Literal:
-        return get_args(hint)
-    specs = (
-        m for m in getattr(hint, "__metadata__", ()) if isinstance(m, PrimitiveConstructorSpec)
-    )
-    return next((spec.choices or () for spec in specs), ())
-
-
-def _check_stages(config: Config) -> None:
-    """Refuses a model that halves an axis more often than the axis can be halved."""
-    data, features, model = config.data, config.features, config.model
-    if (model.kind == "waveform") != (features.kind == "waveform"):
-        raise ValueError(
-            f"model.kind={model.kind} cannot read features.kind={features.kind}: the model "
-            "waveform goes with the features waveform, and other models with other features; try "
-            + (
-                "--features.kind waveform"
-                if model.kind == "waveform"
-                else "--model.kind waveform, or --features.kind power"
-            )
-        )
-    if model.kind == "frames":
-        return
-    if min(model.patch) < 1:
-        raise ValueError(f"model.patch={model.patch} must be two numbers greater than 0")
-    patch = model.patch if model.kind == "conv2d" else (1, 1)
-    of_patch = f", model.patch={model.patch} at a time," if patch != (1, 1) else ""
-    # Two positions of an axis at least are left at the last stage.
-    least = 2 * 2**model.num_stages
-
-    def refuse(axis: str, size: int, patch: int, fix: str) -> None:
-        have = -(-size // patch)
-        if have < least:
-            needed = f"{least}" if patch == 1 else f"{least} x {patch}"
-            fits = max(0, (have // 2).bit_length() - 1)
-            raise ValueError(
-                f"model.num_stages={model.num_stages} halves the {axis}{of_patch} "
-                f"{model.num_stages} times, but a clip has {size} {axis}; at least {needed} are "
-                f"needed: {fix}, or num_stages {fits}"
-            )
-
-    def seconds(num_samples: int) -> str:
-        return f"{math.ceil(num_samples / data.sample_rate * 1e3) / 1e3:.3f} s"
-
-    if model.kind == "waveform":
-        refuse("samples", config.shape[0], 1, f"a clip of {seconds(least)} or more")
-        return
-    frames = (least - 1) * patch[0]  # and the one at time 0
-    clip = f"a clip of {seconds(frames * features.hop_length)} or more"
-    refuse("frames", config.shape[0], patch[0], clip)
-    if model.kind == "conv2d":
-        bins = (least - 1) * patch[1] + 1
-        is_mel = features.kind in MEL_KINDS
-        n_fft = 2 ** math.ceil(math.log2(2 * (bins - 1)))
-        fix = f"features.n_mels {bins} or more" if is_mel else f"features.n_fft {n_fft} or more"
-        refuse("mel bands" if is_mel else "bins", config.shape[1], patch[1], fix)
-
-
-def _check_frames(config: Config, require: Callable[[bool, str], None]) -> None:
-    model = config.model
-    require(
-        len(config.shape) > 1 and config.shape[0] == config.num_frames,
-        f"model.kind=frames needs spectra, which features.kind={config.features.kind} has not; "
-        "try --features.kind power",
-    )
-    require(
-        len(model.frame_widths) > 0 and min(model.frame_widths) > 0,
-        f"model.frame_widths={model.frame_widths} must be one or more numbers above 0",
-    )
-    require(
-        model.bottleneck == "linear" or model.ppca_clips == 0,
-        f"model.bottleneck={model.bottleneck} goes without the linear path, which would lead "
-        "around it: add --model.ppca_clips 0",
-    )
-    require(
-        model.variational or config.objective.beta == 0,
-        f"model.no_variational makes a plain autoencoder, which has no KL term, but "
-        f"objective.beta={config.objective.beta:g}: add --objective.beta 0",
     )
 
 

@@ -163,3 +163,9 @@ def test_train_rows_are_those_not_held_out():
 
 def test_source_is_the_built_in_set_by_default():
     assert Data().source == "synth"
+
+
+@pytest.mark.parametrize("fact", ["label", "pitch", "chroma"])
+def test_report_counts_what_is_known_of_each_fact(make_config, make_sounds, fact):
+    described = make_sounds(make_config(condition={fact: True}), 10)
+    assert f"told of: {fact} (10)" in sounds.report(described)

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import config as configs
-from vaejax import models
+from vaejax import models, rules
 from vaejax.models import linear
 from vaejax.train.fit import fit
 from vaejax.train.state import create_state
@@ -23,7 +22,7 @@ KINDS = [
 def config_of(make_config, **model):
     beta = float(model.get("variational", True))
     config = make_config(model=SIZES | model, objective={"beta": beta})
-    configs.check(config)
+    rules.check(config)
     return config
 
 
@@ -158,4 +157,4 @@ def test_step_0_is_the_path_of_frames(make_config, make_sounds):
 )
 def test_what_cannot_be_is_refused_with_what_could(make_config, model, objective, words):
     with pytest.raises(ValueError, match=words):
-        configs.check(make_config(model=SIZES | model, objective=objective))
+        rules.check(make_config(model=SIZES | model, objective=objective))

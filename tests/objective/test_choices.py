@@ -2,7 +2,7 @@
 
 import pytest
 
-from vaejax import config as configs
+from vaejax import rules
 from vaejax.config import Config, Objective
 
 pytestmark = pytest.mark.usefixtures("no_rank_promotion")
@@ -26,4 +26,4 @@ pytestmark = pytest.mark.usefixtures("no_rank_promotion")
 )
 def test_objectives_that_cannot_be_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        configs.check(Config(objective=Objective(**fields)))
+        rules.check(Config(objective=Objective(**fields)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import tyro
 
 from vaejax import config as configs
-from vaejax import files
+from vaejax import files, rules
 from vaejax.config import Config
 from vaejax.run.folder import SWEEP
 
@@ -117,7 +117,7 @@ def members(config: Config, sweep: Sweep, workdir: Path | None, preset: str) -> 
     for combination in itertools.product(*swept.values()):
         values = dict(zip(swept, combination, strict=True))
         own = configs.replaced(config, values)
-        configs.check(own)
+        rules.check(own)
         name = "_".join(f"{key}-{_text(v)}" for key, v in zip(keys, combination, strict=True))
         made.append(Member(name, values, own, workdir / name))
     return made
