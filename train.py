@@ -17,12 +17,10 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tqdm import tqdm
 
 from vaejax import cli, interrupts, rules
 from vaejax.config import Config
@@ -125,7 +123,7 @@ def _train(
     from vaejax.data import sounds
     from vaejax.devices import profiling, sharding
     from vaejax.run import checkpoint
-    from vaejax.train import diagnostics, evaluation, patience
+    from vaejax.train import diagnostics, evaluation, fit, loop, patience
     from vaejax.train.journal import Journal, fit_prior, has_prior
     from vaejax.train.state import create_state
     from vaejax.train.step import make_steps
@@ -142,7 +140,7 @@ def _train(
     hosts.check_shared(workdir, "--workdir")
 
     # What is fitted before training.
-    fitted = _fitted(config, workdir, dataset)
+    fitted = fit.fit_once(config, workdir, dataset)
 
     # State: new, or where the last run stopped.
     checkpoints = checkpoint.Checkpoints(workdir)
@@ -150,15 +148,8 @@ def _train(
     mesh = sharding.create_mesh()
     shapes = jax.eval_shape(lambda: create_state(config, told))
     layout = sharding.weights(shapes, mesh, divide=shard_weights)
-    restored = checkpoints.restore_last(partial(create_state, config, told), layout)
-    state = restored[0] if restored else create_state(config, told, layout)
-    progress = (
-        patience.from_json(restored[1], int(restored[0].step)) if restored else patience.BEGIN
-    )
+    state, progress = loop.open_state(checkpoints, config, told, layout)
     step = int(state.step)
-    if restored:
-        best = checkpoints.check_best(config, told, state, progress.best)
-        progress = progress._replace(best=best)
     if step >= config.train.num_steps or patience.is_over(progress, step, config):
         # A run may have been killed between its last checkpoint and its prior.
         if not hosts.on_first(lambda: has_prior(workdir, checkpoints)):
@@ -169,7 +160,7 @@ def _train(
             f"--workdir {workdir}`, or go on with {patience.way_on(progress, step, config)}"
         )
         return
-    if restored:
+    if step:
         print(f"resuming at step {step}", flush=True)
     num_weights = sum(x.size for x in jax.tree.leaves(state.params))
     print(f"{num_weights / 1e6:.2f} M trained weights", flush=True)
@@ -180,7 +171,8 @@ def _train(
     journal = Journal(workdir, config, dataset, checkpoints, evaluate, progress, step)
     traces = profile and hosts.is_first()
     profiler = profiling.Profiler(workdir / "tensorboard" if traces else None)
-    reached, _ = _loop(state, steps, journal, config, config.train.num_steps, profiler)
+    with contextlib.closing(profiler):
+        reached, _ = loop.run(state, steps, journal, config, config.train.num_steps, profiler.call)
 
     if traces:
         print(profiler.explain())
@@ -202,88 +194,6 @@ def _train(
     print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
 
 
-def _loop(state, steps, journal, config: Config, until: int, profiler=None) -> tuple[int, bool]:
-    """Trains from where a state is to step `until`, and writes what there is to write on the way.
-
-    Args:
-      state: of a run, or of the members of a sweep, stacked.
-      steps: of `step.make_steps` or `population.make_steps`.
-      journal: of the run, or of the members.
-      profiler: that watches the steps, or None.
-
-    Returns:
-      The step reached, and whether a signal asked to stop there.
-    """
-    import jax
-    import numpy as np
-
-    train, (run_steps, steps_in), step = config.train, steps, int(state.step)
-    every = (train.log_every_steps, train.eval_every_steps, train.save_every_steps)
-    resumed_at, speaks = step, hosts.is_first()
-    bar = tqdm(
-        total=train.num_steps,
-        initial=step,
-        unit="step",
-        dynamic_ncols=True,
-        mininterval=0.5,
-        disable=not speaks,
-    )
-    with contextlib.ExitStack() as ends:  # in reverse, each also after one that fails
-        ends.callback(journal.close)
-        if profiler:
-            ends.callback(profiler.close)
-        ends.callback(bar.close)
-        stop = interrupts.Requests()
-        ends.callback(stop.restore)
-        if step == 0:
-            journal.measure(0, state)
-        pending: list[dict] = []
-        clock, pause = time.perf_counter(), 0.0
-        while step < until:
-            state, metrics = (
-                profiler.call(run_steps, state, step) if profiler else run_steps(state, step)
-            )
-            if step == resumed_at:
-                # The first step is mostly compilation; it says nothing about the time left.
-                jax.block_until_ready(metrics)
-                bar.unpause()
-            pending.append(metrics)
-            step += steps_in
-            bar.update(steps_in)
-            is_last = step == train.num_steps
-            due = is_last or step == until or any(step % period == 0 for period in every)
-            # Many processes stop together, so they ask each other, where they pause anyway.
-            asked = (due or hosts.count() == 1) and hosts.any_of(stop.requested)
-            stopping = asked or step == until
-            if due or stopping:
-                # Before anything is written: the newest checkpoint stays a good one.
-                journal.check(state)
-
-            if step % train.log_every_steps == 0 or is_last:
-                mean = {k: np.mean([np.asarray(m[k]) for m in pending], 0) for k in pending[0]}
-                now = time.perf_counter()
-                clips = len(pending) * steps_in * train.batch_size
-                journal.log(step, mean, clips / (now - clock - pause))
-                clock, pause, pending = now, 0.0, []
-                bar.set_postfix_str(journal.status())
-
-            begun = time.perf_counter()
-            if step % train.eval_every_steps == 0 or is_last:
-                warning = journal.measure(step, state)
-                if warning and speaks:
-                    tqdm.write(f"warning: {warning}")
-            if step % train.save_every_steps == 0 or is_last:
-                journal.save(state)
-            pause += time.perf_counter() - begun
-            stopping_early = not is_last and journal.has_waited(step)
-            if (stopping or stopping_early) and not is_last:
-                journal.save(state)
-                break
-        if step == train.num_steps or journal.has_waited(step):
-            journal.finish()
-    return step, stop.requested
-
-
 def train_members(members: list[Member], workdir: Path) -> None:
     """Runs or goes on with the members of a sweep, all of them at once.
 
@@ -298,77 +208,15 @@ def train_members(members: list[Member], workdir: Path) -> None:
             "start it once"
         )
     with run_folder.hold(workdir, *(member.workdir for member in members)):
-        _train_members(members, workdir)
+        sweeps.check_folder(members, workdir)
+        for member in members:
+            run_folder.check(member.config, member.workdir)
+        cli.start_jax(workdir)
 
+        # Imported here: bad usage needs none of it.
+        from vaejax.train import population
 
-def _train_members(members: list[Member], workdir: Path) -> None:
-    started = time.time()
-    config = members[0].config
-    num_steps = config.train.num_steps
-    sweeps.check_folder(members, workdir)
-    for member in members:
-        run_folder.check(member.config, member.workdir)
-    cli.start_jax(workdir)
-
-    from vaejax.data import sounds
-    from vaejax.run import checkpoint
-    from vaejax.train import evaluation, population
-
-    _print_device(workdir)
-    dataset = sounds.load(config, sounds.labels_of(members[0].workdir))
-    print(sounds.report(dataset), flush=True)
-    for member in members:
-        run_folder.begin(member.config, member.workdir, dataset)
-    over = {member.name for member in members if population.why_over(member)}
-    fitted = population.fit(members, lambda m: _fitted(m.config, m.workdir, dataset))
-    evaluate = evaluation.make_evaluate(config, dataset, fitted[members[0].name])
-
-    # A kill leaves members at several steps, and so do values that are added later: those that are
-    # behind catch up first.
-    failed: dict[str, FloatingPointError] = {}
-    interrupted = False
-    while True:
-        left = [member for member in members if member.name not in failed.keys() | over]
-        steps = [checkpoint.last_step(member.workdir) for member in left]
-        at = min(steps, default=num_steps)
-        if interrupted or at >= num_steps:
-            break
-        group = [member for member, step in zip(left, steps, strict=True) if step == at]
-        until = min([num_steps, *(step for step in steps if step > at)])
-        names = ", ".join(member.name for member in group)
-        print(f"{len(group)} of {len(members)} runs go on from step {at}: {names}", flush=True)
-        if (opened := population.open_runs(group, dataset, fitted, evaluate)) is None:
-            continue
-        state, journals = opened
-        run_steps = population.make_steps(group, dataset, [fitted[m.name] for m in group])
-        with contextlib.suppress(FloatingPointError):  # of all of them, which `failed` has
-            _, interrupted = _loop(state, run_steps, journals, config, until)
-        failed |= journals.failed
-        over |= journals.over
-
-    for member in members:
-        population.finish(member, dataset, fitted[member.name])
-    rows = sweeps.compare(members, workdir)
-    if at < num_steps:
-        raise cli.Interrupted(f"interrupted; saved in {workdir}; the same command goes on")
-    print(sweeps.table(rows))
-    for member in members:
-        if why := population.why_over(member):
-            print(f"{member.name}: {why}")
-    print(
-        f"rates and distortions: {workdir / sweeps.PLOT}; {time.time() - started:.0f} s in all\n"
-        f"next: python sample.py --workdir {members[0].workdir} --out samples --num 64"
-    )
-    if failed:
-        raise FloatingPointError("; ".join(f"{name}: {error}" for name, error in failed.items()))
-
-
-def _print_device(workdir: Path) -> None:
-    import jax
-
-    device = jax.devices()[0]
-    others = f", one of {jax.device_count()}" if jax.device_count() > 1 else ""
-    print(f"run folder {workdir} · {device.device_kind}{others}", flush=True)
+        population.train(members, workdir)
 
 
 def _advise(dataset, preset: str, config: Config, workdir: Path) -> None:
@@ -380,24 +228,6 @@ def _advise(dataset, preset: str, config: Config, workdir: Path) -> None:
     facts = advice.facts_of(dataset, config)
     for line in advice.advice(facts, preset=preset, config=config):
         print(line, flush=True)
-
-
-def _fitted(config: Config, workdir: Path, dataset):
-    """What is fitted before training, from the run folder or into it."""
-    from vaejax.run import arrays
-    from vaejax.train import evaluation
-    from vaejax.train.fit import fit
-
-    def fit_once() -> None:
-        if (workdir / "fitted.npz").exists():
-            return
-        begun = time.time()
-        fitted = fit(dataset, config)
-        arrays.save_fitted(workdir, fitted, evaluation.fit_embedding(dataset, config))
-        print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
-
-    hosts.on_first(fit_once)
-    return arrays.load_fitted(workdir)[0]
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vaejax.config import Config, Data
+from vaejax.config import Condition, Config, Data
 from vaejax.data import sounds
 from vaejax.data.sounds import Sounds
 from vaejax.features.conditions import Vocabulary
@@ -167,5 +167,6 @@ def test_source_is_the_built_in_set_by_default():
 
 @pytest.mark.parametrize("fact", ["label", "pitch", "chroma"])
 def test_report_counts_what_is_known_of_each_fact(make_config, make_sounds, fact):
-    described = make_sounds(make_config(condition={fact: True}), 10)
+    config = dataclasses.replace(make_config(), condition=Condition(**{fact: True}))
+    described = make_sounds(config, 10)
     assert f"told of: {fact} (10)" in sounds.report(described)

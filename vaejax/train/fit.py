@@ -1,6 +1,8 @@
 """What is fitted once, before training: the statistics of x and the linear path."""
 
+import time
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,9 @@ from vaejax.config import Config
 from vaejax.data import batches
 from vaejax.data.clips import raw_clip
 from vaejax.data.sounds import Sounds
+from vaejax.devices import hosts
+from vaejax.run import arrays
+from vaejax.train import evaluation
 from vaejax.train.state import keys_of
 from vaejax.train.step import example_at
 
@@ -54,3 +59,18 @@ def fit(sounds: Sounds, config: Config) -> Fitted:
         rows, batch_told = add(rows, visit_key, start, *sounds.read(train_rows[index]), positions)
         told.append(batch_told)
     return Fitted(statistics, models.fit_path(rows, jnp.concatenate(told), config))
+
+
+def fit_once(config: Config, workdir: Path, sounds: Sounds) -> Fitted:
+    """What is fitted before training, from the run folder or into it."""
+
+    def fit_and_save() -> None:
+        if (workdir / "fitted.npz").exists():
+            return
+        begun = time.time()
+        fitted = fit(sounds, config)
+        arrays.save_fitted(workdir, fitted, evaluation.fit_embedding(sounds, config))
+        print(f"fitted statistics and linear path in {time.time() - begun:.1f} s", flush=True)
+
+    hosts.on_first(fit_and_save)
+    return arrays.load_fitted(workdir)[0]

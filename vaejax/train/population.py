@@ -7,24 +7,29 @@ and analysed once for all of them.
 import contextlib
 import math
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax import cli, files
 from vaejax import config as configs
-from vaejax import files
 from vaejax.codec import Fitted
+from vaejax.data import sounds
 from vaejax.data.sounds import Sounds
 from vaejax.run import checkpoint
+from vaejax.run import folder as run_folder
 from vaejax.run.checkpoint import Checkpoints
-from vaejax.train import feed, patience
+from vaejax.train import evaluation, feed, loop, patience, sweep
 from vaejax.train import step as training
+from vaejax.train.fit import fit_once
 from vaejax.train.journal import Journal, fit_prior, has_prior
-from vaejax.train.state import TrainState, create_state
+from vaejax.train.state import TrainState
 from vaejax.train.sweep import Member
 
 # What the linear path depends on, which is fitted to augmented clips before training.
@@ -40,6 +45,76 @@ def traceable(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
         name: np.asarray(value).astype(np.int32 if isinstance(value, int) else np.float32)
         for name, value in values.items()
     }
+
+
+def train(members: Sequence[Member], workdir: Path) -> None:
+    """Runs or goes on with the members of a sweep, whose folders were checked.
+
+    Raises:
+      ValueError: the sounds do not allow it.
+      FloatingPointError: the loss of a member stopped being finite; the others were trained.
+      cli.Interrupted: stopped by a signal; everything is saved.
+    """
+    started, config = time.time(), members[0].config
+    others = f", one of {jax.device_count()}" if jax.device_count() > 1 else ""
+    print(f"run folder {workdir} · {jax.devices()[0].device_kind}{others}", flush=True)
+    dataset = sounds.load(config, sounds.labels_of(members[0].workdir))
+    print(sounds.report(dataset), flush=True)
+    for member in members:
+        run_folder.begin(member.config, member.workdir, dataset)
+    fitted = fit(members, lambda m: fit_once(m.config, m.workdir, dataset))
+    at, failed = _take_turns(members, dataset, fitted)
+
+    for member in members:
+        finish(member, dataset, fitted[member.name])
+    rows = sweep.compare(members, workdir)
+    if at < config.train.num_steps:
+        raise cli.Interrupted(f"interrupted; saved in {workdir}; the same command goes on")
+    print(sweep.table(rows))
+    for member in members:
+        if why := why_over(member):
+            print(f"{member.name}: {why}")
+    print(
+        f"rates and distortions: {workdir / sweep.PLOT}; {time.time() - started:.0f} s in all\n"
+        f"next: python sample.py --workdir {members[0].workdir} --out samples --num 64"
+    )
+    if failed:
+        raise FloatingPointError("; ".join(f"{name}: {error}" for name, error in failed.items()))
+
+
+def _take_turns(
+    members: Sequence[Member], dataset: Sounds, fitted: Mapping[str, Fitted]
+) -> tuple[int, dict[str, FloatingPointError]]:
+    """Trains the members, those that are behind first, to the end or until a signal.
+
+    A kill leaves members at several steps, and so do values that are added later.
+
+    Returns:
+      The step that those have reached that are farthest behind, and why members failed, by name.
+    """
+    num_steps = members[0].config.train.num_steps
+    evaluate = evaluation.make_evaluate(members[0].config, dataset, fitted[members[0].name])
+    over = {member.name for member in members if why_over(member)}
+    failed: dict[str, FloatingPointError] = {}
+    interrupted = False
+    while True:
+        left = [member for member in members if member.name not in failed.keys() | over]
+        steps = [checkpoint.last_step(member.workdir) for member in left]
+        at = min(steps, default=num_steps)
+        if interrupted or at >= num_steps:
+            return at, failed
+        group = [member for member, step in zip(left, steps, strict=True) if step == at]
+        until = min([num_steps, *(step for step in steps if step > at)])
+        names = ", ".join(member.name for member in group)
+        print(f"{len(group)} of {len(members)} runs go on from step {at}: {names}", flush=True)
+        if (opened := open_runs(group, dataset, fitted, evaluate)) is None:
+            continue
+        state, journals = opened
+        run_steps = make_steps(group, dataset, [fitted[member.name] for member in group])
+        with contextlib.suppress(FloatingPointError):  # of all of them, which `failed` has
+            _, interrupted = loop.run(state, run_steps, journals, group[0].config, until)
+        failed |= journals.failed
+        over |= journals.over
 
 
 def fit(members: Sequence[Member], fit_one: Callable[[Member], Fitted]) -> dict[str, Fitted]:
@@ -65,7 +140,7 @@ def fit(members: Sequence[Member], fit_one: Callable[[Member], Fitted]) -> dict[
 
 
 def open_runs(
-    members: Sequence[Member], sounds: Sounds, fitted: Mapping[str, Fitted], evaluate: Callable
+    members: Sequence[Member], dataset: Sounds, fitted: Mapping[str, Fitted], evaluate: Callable
 ) -> tuple[TrainState, "Journals"] | None:
     """Members that are at the same step, new or stopped, as one; None where the checkpoint of some
     turned out to be damaged, so that they are at different steps now.
@@ -74,19 +149,10 @@ def open_runs(
       fitted: by name.
       evaluate: of `evaluation.make_evaluate`.
     """
-    told = sounds.told.condition_dim
     opened = []
     for member in members:
         checkpoints = Checkpoints(member.workdir)
-        create = partial(create_state, member.config, told)
-        restored = checkpoints.restore_last(create)
-        state = restored[0] if restored else create()
-        progress = (
-            patience.from_json(restored[1], int(restored[0].step)) if restored else patience.BEGIN
-        )
-        if restored:
-            best = checkpoints.check_best(member.config, told, state, progress.best)
-            progress = progress._replace(best=best)
+        state, progress = loop.open_state(checkpoints, member.config, dataset.told.condition_dim)
         opened.append((checkpoints, state, progress))
     if len({int(state.step) for _, state, _ in opened}) > 1:
         for checkpoints, *_ in opened:
@@ -98,7 +164,7 @@ def open_runs(
     ):
         own = partial(evaluate, fitted=fitted[name], swept=traceable(values))
         step = int(state.step)
-        journals[name] = Journal(workdir, config, sounds, checkpoints, own, progress, step)
+        journals[name] = Journal(workdir, config, dataset, checkpoints, own, progress, step)
     return stack([state for _, state, _ in opened]), Journals(journals)
 
 
@@ -114,14 +180,14 @@ def why_over(member: Member) -> str | None:
     return patience.explain(progress, step, member.config)
 
 
-def finish(member: Member, sounds: Sounds, fitted: Fitted) -> None:
+def finish(member: Member, dataset: Sounds, fitted: Fitted) -> None:
     """Fits the prior of a member's best weights, where it has any and that was not done."""
     workdir = member.workdir
     if not checkpoint.has_checkpoint(workdir):
         return
     checkpoints = Checkpoints(workdir)
     if not has_prior(workdir, checkpoints):
-        fit_prior(checkpoints, fitted, sounds, member.config, workdir)
+        fit_prior(checkpoints, fitted, dataset, member.config, workdir)
     checkpoints.close()
 
 
@@ -138,7 +204,7 @@ def state_of(stacked: TrainState, index: int) -> TrainState:
     return single._replace(step=stacked.step)
 
 
-def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitted]):
+def make_steps(members: Sequence[Member], dataset: Sounds, fitted: Sequence[Fitted]):
     """`step.make_steps` of a population: its step, mapped over the members.
 
     Args:
@@ -151,7 +217,7 @@ def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitte
     swept = jax.tree.map(lambda *values: np.stack(values), *(traceable(m.values) for m in members))
     are_shared = all(each is fitted[0] for each in fitted)
     together = fitted[0] if are_shared else jax.tree.map(lambda *leaves: jnp.stack(leaves), *fitted)
-    has_own_clips = "train.seed" in swept and not feed.fits(config, sounds)
+    has_own_clips = "train.seed" in swept and not feed.fits(config, dataset)
 
     def wrap(step):
         def member(state, given, resident, batch):
@@ -163,13 +229,13 @@ def make_steps(members: Sequence[Member], sounds: Sounds, fitted: Sequence[Fitte
         return jax.vmap(member, in_axes=axes, out_axes=(AXES, 0))
 
     # Clips that are streamed in as many orders as there are members arrive side by side.
-    reads = [feed.make_read(member.config, sounds) for member in members]
+    reads = [feed.make_read(member.config, dataset) for member in members]
 
     def read(step: int) -> feed.Visits:
         return jax.tree.map(lambda *columns: np.stack(columns), *(read(step) for read in reads))
 
     clips = feed.streamed(read, config) if has_own_clips else None
-    return training.make_steps(config, sounds, (together, swept), feed=clips, wrap=wrap)
+    return training.make_steps(config, dataset, (together, swept), feed=clips, wrap=wrap)
 
 
 class Journals:
