@@ -101,21 +101,37 @@ class Evaluation(NamedTuple):
     one order."""
 
 
-def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
-    """Compiles the evaluation of a set of weights.
+class Programs(NamedTuple):
+    """What an evaluation compiles; `swept` are the fields of the config that a member of a sweep
+    has of its own."""
 
-    Returns:
-      evaluate(params) -> Evaluation; the same programs serve a member of a sweep: evaluate(params,
-      what was fitted for it, the fields of the config that are its own).
-    """
-    rows = sounds.held_out_rows[: config.train.eval_clips]
-    num_shown = config.train.board_clips
-    sample_rate = config.data.sample_rate
+    terms: Callable
+    """(params, fitted, swept, clips, lengths, facts, rows) -> what `eval_step` returns."""
+    loss: Callable
+    """(params, terms, swept) -> loss [] of all held-out sounds as one batch, and what it is of."""
+    decode: Callable
+    """(params, fitted, latents [BATCH_DECODED, latent_dim], facts) -> their sounds."""
+    compare: Callable
+    """(clips, lengths, outputs) -> figures of each, and the sounds before and after."""
+
+
+def programs_of(config: Config, num_clips: int) -> Programs:
+    """Compiles, once called, what an evaluation of `num_clips` sounds takes."""
 
     @jax.jit
     def terms(params, fitted, swept, *columns):
+        return eval_step(params, fitted, *columns, config=configs.replaced(config, swept))
+
+    @jax.jit
+    def loss(params, terms, swept):
+        # At the full weights and with what is carried as at step 0, so that evaluations may be
+        # compared.
         own = configs.replaced(config, swept)
-        return eval_step(params, fitted, *columns, config=own)
+        key, carried = jax.random.key(own.train.seed), objective.carried_of(own)
+        loss, terms = objective.loss_of(
+            Batch(terms, own, params, 1.0, num_clips, key=key, carried=carried)
+        )
+        return loss, objective.figures(terms)
 
     @jax.jit
     def decode(params, fitted, latents, facts):
@@ -125,80 +141,88 @@ def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
 
         return jax.vmap(one)(latents, facts)
 
-    @jax.jit
-    def loss_of(params, terms, swept):
-        """Of all held-out sounds as one batch, at the full weights and with what is carried as at
-        step 0, so that evaluations may be compared."""
-        own = configs.replaced(config, swept)
-        key, carried = jax.random.key(own.train.seed), objective.carried_of(own)
-        loss, terms = objective.loss_of(
-            Batch(terms, own, params, 1.0, len(rows), key=key, carried=carried)
-        )
-        return loss, objective.figures(terms)
+    compare = jax.jit(jax.vmap(partial(compare_sound, config=config)))
+    return Programs(terms, loss, decode, compare)
 
-    @jax.jit
-    def compare(clips, lengths, outputs):
-        def one(pcm, length, after):
-            before = raw_clip(pcm, length, config)
-            figures = {
-                "mel_l1_db": metrics.mel_l1_db(before, after, sample_rate=sample_rate),
-                "lsd_db": metrics.lsd_db(before, after),
-                "body_db": metrics.body_db(before, after, sample_rate=sample_rate),
-                "onset": metrics.onset(after),
-            }
-            return figures, (before, metrics.match_energy(after, before))
 
-        return jax.vmap(one)(clips, lengths, outputs)
+def compare_sound(pcm, length, after, config: Config):
+    """Figures [] of a sound after inversion, [num_samples], beside its clip, and both sounds."""
+    before, sample_rate = raw_clip(pcm, length, config), config.data.sample_rate
+    figures = {
+        "mel_l1_db": metrics.mel_l1_db(before, after, sample_rate=sample_rate),
+        "lsd_db": metrics.lsd_db(before, after),
+        "body_db": metrics.body_db(before, after, sample_rate=sample_rate),
+        "onset": metrics.onset(after),
+    }
+    return figures, (before, metrics.match_energy(after, before))
 
-    def heard(params, fitted, latents):
-        """Figures of the sounds rebuilt from latents [len(rows), latent_dim], and a few pairs."""
-        figures, shown = [], []
-        for start in range(0, len(rows), BATCH_DECODED):
-            # The last batch repeats its rows: one program serves any number.
-            chosen = np.arange(start, min(start + BATCH_DECODED, len(rows)))
-            filled = np.resize(chosen, BATCH_DECODED)
-            clips, lengths, facts = sounds.read(rows[filled])
-            outputs = decode(params, fitted, latents[filled], facts)
-            measured, pairs = jax.tree.map(np.asarray, compare(clips, lengths, outputs))
-            figures.append({name: column[: len(chosen)] for name, column in measured.items()})
-            if start == 0 or start < num_shown:
-                shown.append([column[: len(chosen)] for column in pairs])
-        before, after = (np.concatenate(part)[:num_shown] for part in zip(*shown, strict=True))
-        return jax.tree.map(lambda *parts: np.concatenate(parts), *figures), (before, after)
+
+def make_evaluate(config: Config, sounds: Sounds, fitted: Fitted):
+    """Compiles the evaluation of a set of weights.
+
+    Returns:
+      evaluate(params) -> Evaluation; the same programs serve a member of a sweep: evaluate(params,
+      what was fitted for it, the fields of the config that are its own).
+    """
+    rows = sounds.held_out_rows[: config.train.eval_clips]
+    programs = programs_of(config, len(rows))
 
     def evaluate(params, fitted=fitted, swept: Mapping[str, Any] | None = None) -> Evaluation:
         swept = swept or {}
-        measured = over_rows(partial(terms, params, fitted, swept), sounds, rows)
-        means, variances = measured["moments"]
-        per_sound, pairs = heard(params, fitted, means)
-        errors = measured.pop("errors")
-        loss, terms_of_loss = jax.tree.map(float, loss_of(params, measured, swept))
+        terms = over_rows(partial(programs.terms, params, fitted, swept), sounds, rows)
+        means, variances = terms["moments"]
+        decode = partial(programs.decode, params, fitted)
+        num_shown = config.train.board_clips
+        per_sound, pairs = _heard(decode, programs.compare, means, sounds, rows, num_shown)
+        errors = terms.pop("errors")
+        loss, terms_of_loss = jax.tree.map(float, programs.loss(params, terms, swept))
         values = {
             "loss": loss,
             **terms_of_loss,
-            **diagnostics.latent_figures(params, measured, config),
+            **diagnostics.latent_figures(params, terms, config),
             **diagnostics.explained(errors, config),
             **{name: float(column.mean()) for name, column in per_sound.items()},
             # The median: one sound whose peak is luck would move the mean.
             "body_db": float(np.median(per_sound["body_db"])),
         }
-        prior = priors.fit_mixture(means, variances, components=1)
-        eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
-        drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T
+        kl_per_dim, _, _ = diagnostics.per_dim(
+            terms["kl_per_dim"], means, variances, num_dims=config.model.latent_dim
+        )
+        latent = {"kl_per_dim": kl_per_dim, "mean": means, "std": np.sqrt(variances)}
         # The model is told what it was told of some of these sounds, as many as a batch has.
         facts = sounds.read(np.resize(rows, BATCH_DECODED))[2]
-        filled = np.resize(drawn.astype(np.float32), (BATCH_DECODED, means.shape[1]))
-        new = np.asarray(decode(params, fitted, filled, facts))[:NUM_DRAWS]
-        latent = {
-            "kl_per_dim": diagnostics.per_dim(
-                measured["kl_per_dim"], means, variances, num_dims=config.model.latent_dim
-            )[0],
-            "mean": means,
-            "std": np.sqrt(variances),
-        }
-        return Evaluation(values, latent, pairs, new, per_sound)
+        draws = np.asarray(decode(_drawn(means, variances), facts))[:NUM_DRAWS]
+        return Evaluation(values, latent, pairs, draws, per_sound)
 
     return evaluate
+
+
+def _heard(decode: Callable, compare: Callable, latents, sounds: Sounds, rows: np.ndarray, num):
+    """Figures [len(rows)] of the sounds rebuilt from latents [len(rows), latent_dim], and the first
+    `num` sounds before and after, [num, num_samples] each."""
+    figures, pairs = [], []
+    for start in range(0, len(rows), BATCH_DECODED):
+        # The last batch repeats its rows: one program serves any number.
+        filled = np.resize(np.arange(start, min(start + BATCH_DECODED, len(rows))), BATCH_DECODED)
+        clips, lengths, facts = sounds.read(rows[filled])
+        measured, pair = compare(clips, lengths, decode(latents[filled], facts))
+        figures.append(jax.tree.map(np.asarray, measured))
+        if start == 0 or start < num:
+            pairs.append(jax.tree.map(np.asarray, pair))
+    joined = [jax.tree.map(lambda *x: np.concatenate(x), *part) for part in (figures, pairs)]
+    first = min(num, len(rows))
+    return (
+        {name: column[: len(rows)] for name, column in joined[0].items()},
+        tuple(column[:first] for column in joined[1]),
+    )
+
+
+def _drawn(means, variances) -> np.ndarray:
+    """NUM_DRAWS latents from a Gaussian fitted to posteriors, repeated to fill a batch."""
+    prior = priors.fit_mixture(means, variances, components=1)
+    eps = np.random.default_rng(0).standard_normal((NUM_DRAWS, means.shape[1]))
+    drawn = np.asarray(prior.means[0]) + eps @ np.asarray(prior.cholesky[0]).T
+    return np.resize(drawn.astype(np.float32), (BATCH_DECODED, means.shape[1]))
 
 
 def fit_embedding(sounds: Sounds, config: Config) -> Embedding:
