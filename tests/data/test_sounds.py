@@ -170,3 +170,28 @@ def test_report_counts_what_is_known_of_each_fact(make_config, make_sounds, fact
     config = dataclasses.replace(make_config(), condition=Condition(**{fact: True}))
     described = make_sounds(config, 10)
     assert f"told of: {fact} (10)" in sounds.report(described)
+
+
+def test_arrays_become_sounds_of_one_level_with_some_held_out(make_config):
+    config = make_config()
+    waves = [(i + 1) * np.sin(0.05 * (i + 1) * np.arange(1000 + 400 * i)) for i in range(10)]
+    packed = sounds.of_arrays(waves, config)
+    clips, lengths, _ = packed.read(np.arange(10))
+    assert clips.shape == (10, config.pack_samples)
+    assert lengths.tolist() == [len(wave) for wave in waves]
+    np.testing.assert_array_equal(np.abs(clips.astype(int)).max(1), 32767)
+    assert 0 < packed.held_out.sum() < 10
+
+
+@pytest.mark.parametrize(
+    ("waves", "said"),
+    [
+        ([np.ones(9)], "1 sounds; at least 2"),
+        ([np.ones(9), np.zeros(9)], "sound 1 .* not silent"),
+        ([np.ones((9, 2)), np.ones(9)], "sound 0 of shape .*one channel"),
+        ([np.ones(9), np.full(9, np.nan)], "sound 1 .* finite"),
+    ],
+)
+def test_arrays_that_are_no_sounds_are_refused(config, waves, said):
+    with pytest.raises(ValueError, match=said):
+        sounds.of_arrays(waves, config)

@@ -1,9 +1,10 @@
 """The sounds of a run: packed clips from a folder or the built-in set, split into two."""
 
 import dataclasses
+import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +46,47 @@ class Sounds(NamedTuple):
         """Clips [len(rows), pack_samples] int16, lengths [len(rows)] int32 and facts [len(rows),
         num_facts] float32, in memory."""
         return read_rows(self.corpus.clips, rows), self.corpus.lengths[rows], self.facts[rows]
+
+
+def of_arrays(waveforms: Sequence[Any], config: Config) -> Sounds:
+    """Sounds of one's own, in memory; every so many are held out, by data.holdout_fraction.
+
+    Args:
+      waveforms: [num_samples] each, at data.sample_rate, of any length and level; they are neither
+        trimmed nor resampled.
+
+    Raises:
+      ValueError: fewer than two, or one that is silent, not finite or no single channel.
+    """
+    if len(waveforms) < 2:
+        raise ValueError(f"{len(waveforms)} sounds; at least 2 are needed, one of them held out")
+    num, size = len(waveforms), config.pack_samples
+    clips, lengths = np.zeros((num, size), np.int16), np.zeros(num, np.int32)
+    for i, waveform in enumerate(np.asarray(waveform) for waveform in waveforms):
+        peak = np.max(np.abs(waveform), initial=0.0)
+        if waveform.ndim != 1 or not np.isfinite(peak) or peak == 0:
+            raise ValueError(
+                f"sound {i} of shape {waveform.shape} with a peak of {peak:g} must be one channel, "
+                "[num_samples], finite and not silent"
+            )
+        cut, lengths[i] = waveform[:size], len(waveform)
+        clips[i, : len(cut)] = np.round(32767 * (cut / peak))
+    hashes = [hashlib.blake2b(clip.tobytes(), digest_size=16).hexdigest() for clip in clips]
+    loaded = Corpus(
+        clips=clips,
+        lengths=lengths,
+        names=[f"{i:05d}" for i in range(num)],
+        labels=["array"] * num,
+        hashes=hashes,
+        factors={},
+        rejected=[],
+        sample_rate=config.data.sample_rate,
+        source="arrays",
+        fingerprint=hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest(),
+    )
+    held_out = np.zeros(num, bool)
+    held_out[:: max(2, round(1 / config.data.holdout_fraction))] = True
+    return describe(loaded, held_out, np.full(num, np.nan), config)
 
 
 # Rejected files that are named on the screen: so many reasons, so many of each.
