@@ -123,7 +123,7 @@ def _train(
     from vaejax.data import sounds
     from vaejax.devices import profiling, sharding
     from vaejax.run import checkpoint
-    from vaejax.train import diagnostics, evaluation, fit, loop, patience
+    from vaejax.train import evaluation, fit, loop, patience
     from vaejax.train.journal import Journal, fit_prior, has_prior
     from vaejax.train.state import create_state
     from vaejax.train.step import make_steps
@@ -165,8 +165,7 @@ def _train(
     num_weights = sum(x.size for x in jax.tree.leaves(state.params))
     print(f"{num_weights / 1e6:.2f} M trained weights", flush=True)
 
-    placement = sharding.over(mesh, layout)
-    steps = make_steps(config, dataset, fitted, placement=placement)
+    steps = make_steps(config, dataset, fitted, placement=sharding.over(mesh, layout))
     evaluate = evaluation.make_evaluate(config, dataset, fitted)
     journal = Journal(workdir, config, dataset, checkpoints, evaluate, progress, step)
     traces = profile and hosts.is_first()
@@ -176,22 +175,29 @@ def _train(
 
     if traces:
         print(profiler.explain())
-    best, first = journal.best, journal.first
     best_step = fit_prior(checkpoints, fitted, dataset, config, workdir)
     checkpoints.close()
     if reached < config.train.num_steps and not journal.has_waited(reached):
         raise cli.Interrupted(f"interrupted at step {reached}; saved; the same command goes on")
+    _sum_up(journal, best_step, config, time.time() - started)
+    print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
+
+
+def _sum_up(journal, best_step: int, config: Config, seconds: float) -> None:
+    """Says what a run came to, and whether it was long enough."""
+    from vaejax.train import diagnostics
+
+    best, first = journal.best, journal.first
     is_pca = ", where it is PCA" if config.model.ppca_clips else ""
     begun_at = (
         f" (at step 0{is_pca}: {first['loss']:.6g} and {first['mel_l1_db']:.2f})" if first else ""
     )
     print(
         f"best at step {best_step}: held-out loss {best['loss']:.6g} nats, audio within "
-        f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {time.time() - started:.0f} s in all"
+        f"{best['mel_l1_db']:.2f} dB (mel L1){begun_at}; {seconds:.0f} s in all"
     )
     if hosts.is_first():
         print(diagnostics.when_to_stop(journal.history(), journal.progress, config))
-    print(f"next: python sample.py --workdir {workdir} --out samples --num 64")
 
 
 def train_members(members: list[Member], workdir: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from vaejax.config import MEL_KINDS, Config, Family, Range
+from vaejax.config import MEL_KINDS, Config, Family, Range, get
 
 
 def check(config: Config) -> None:
@@ -173,6 +173,13 @@ def _has_own_setting(name: str):
     )
 
 
+def _fits_a_clip(name: str):
+    return rule(
+        lambda c: get(c, name) * 1e-3 <= c.data.clip_seconds,
+        f"{name}={{{name}}} is longer than a clip of data.clip_seconds={{data.clip_seconds}}",
+    )
+
+
 def _dispatched(name: str):
     return rule(
         lambda c: getattr(c.train, name) % c.train.steps_per_dispatch == 0,
@@ -193,16 +200,7 @@ RULES: tuple[Callable[[Config], str | None], ...] = (
         "leave one of the two out",
     ),
     *map(_has_own_setting, ("label", "pitch", "chroma")),
-    rule(
-        lambda c: c.data.fade_ms * 1e-3 <= c.data.clip_seconds,
-        "data.fade_ms={data.fade_ms} is longer than a clip of data.clip_seconds="
-        "{data.clip_seconds}",
-    ),
-    rule(
-        lambda c: c.sound.fade_out_ms * 1e-3 <= c.data.clip_seconds,
-        "sound.fade_out_ms={sound.fade_out_ms} is longer than a clip of data.clip_seconds="
-        "{data.clip_seconds}",
-    ),
+    *map(_fits_a_clip, ("data.fade_ms", "sound.fade_out_ms")),
     # The spectrogram.
     rule(
         lambda c: 2 * c.features.hop_length <= c.features.n_fft,
@@ -231,11 +229,7 @@ RULES: tuple[Callable[[Config], str | None], ...] = (
         "features.n_mels={features.n_mels} is more than the {most} bins that features.n_fft="
         "{features.n_fft} has from features.fmin={features.fmin} to features.fmax={fmax} Hz; try "
         "{fits}",
-        lambda c: {
-            "most": _most_mels(c),
-            "fmax": _fmax(c),
-            "fits": max(_most_mels(c) // 4, 1),
-        },
+        lambda c: {"most": (most := _most_mels(c)), "fmax": _fmax(c), "fits": max(most // 4, 1)},
     ),
     # The model.
     rule(
