@@ -150,7 +150,7 @@ def _train(
     layout = sharding.weights(shapes, mesh, divide=shard_weights)
     state, progress = loop.open_state(checkpoints, config, told, layout)
     step = int(state.step)
-    if step >= config.train.num_steps or patience.is_over(progress, step, config):
+    if step >= config.train.num_steps or patience.is_over(progress, config):
         # A run may have been killed between its last checkpoint and its prior.
         if not hosts.on_first(lambda: has_prior(workdir, checkpoints)):
             fit_prior(checkpoints, fitted, dataset, config, workdir)

@@ -19,7 +19,7 @@ def run(errors, config=CONFIG):
     for i, row in enumerate(errors):
         values = {"loss": 1.0, "mel_l1_db": float(np.mean(row))}
         progress = patience.after(progress, 100 * i, values, row, config)
-        if patience.is_over(progress, 100 * i, config):
+        if patience.is_over(progress, config):
             return 100 * i, progress
     return None, progress
 
@@ -77,13 +77,29 @@ def test_progress_from_a_checkpoint_is_the_same_to_the_last_bit():
 def test_patience_with_a_checkpoint_of_an_older_version_begins_at_its_step():
     progress = patience.from_json({"step": 200, "loss": 1.0, "mel_l1_db": 2.0}, 900)
     assert progress.best["step"] == 200
-    assert not patience.is_over(progress, 900, CONFIG)
-    assert patience.is_over(progress, 1100, CONFIG)
+    assert progress.since == 900
+    for step, is_over in ((900, False), (1000, False), (1100, False), (1200, True)):
+        values = {"loss": 1.0, "mel_l1_db": 2.0}
+        progress = (
+            patience.after(progress, step, values, SOUNDS, CONFIG) if step > 900 else progress
+        )
+        assert patience.is_over(progress, CONFIG) == is_over
+
+
+def test_patience_counts_evaluations_however_often_they_come():
+    twice = dataclasses.replace(
+        CONFIG, train=dataclasses.replace(CONFIG.train, eval_every_steps=50)
+    )
+    progress = patience.BEGIN
+    for step, config, is_over in ((0, CONFIG, 0), (100, twice, 0), (150, twice, 1)):
+        values = {"loss": 1.0, "mel_l1_db": 2.0}
+        progress = patience.after(progress, step, values, SOUNDS, config)
+        assert patience.is_over(progress, config) == is_over
 
 
 def test_a_run_without_best_weights_is_not_over():
-    progress = patience.Progress({"loss": float("inf")}, 0, ())
-    assert not patience.is_over(progress, 900, CONFIG)
+    progress = patience.Progress({"loss": float("inf")}, 0, (), waited=9)
+    assert not patience.is_over(progress, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +135,7 @@ def test_a_run_resumed_after_every_evaluation_stops_where_one_that_was_not_does(
         progress = patience.from_json(json.loads(json.dumps(patience.to_json(progress))), 100 * i)
         values = {"loss": 1.0, "mel_l1_db": float(np.mean(row))}
         progress = patience.after(progress, 100 * i, values, row, CONFIG)
-        if patience.is_over(progress, 100 * i, CONFIG):
+        if patience.is_over(progress, CONFIG):
             break
     assert (100 * i, progress) == whole
     assert 0 < whole[1].since < whole[0]

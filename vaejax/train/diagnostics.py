@@ -154,7 +154,7 @@ def when_to_stop(values: Mapping[int, float], progress: Progress, config: Config
     name = config.train.best_by
     steps = sorted(values)
     last, best = steps[-1], min(steps, key=lambda step: values[step])
-    if patience.is_over(progress, last, config):
+    if patience.is_over(progress, config):
         return patience.explain(progress, last, config)
     if best == last:
         # Of all that was gained, what came in the last quarter.

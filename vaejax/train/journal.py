@@ -144,7 +144,7 @@ class Journal:
 
     def has_waited(self, step: int) -> bool:
         """Whether training stops at a step because nothing has got better for long."""
-        return patience.is_over(self.progress, step, self.config)
+        return patience.is_over(self.progress, self.config)
 
     def history(self) -> dict[int, float]:
         """Step -> the held-out figure that the best weights are chosen by, of the whole run."""

@@ -24,9 +24,13 @@ class Progress(NamedTuple):
     """Step of the evaluation that was the last to be better by more than chance."""
     errors: tuple[float, ...]
     """`train.best_by` of each held-out sound at that step."""
+    waited: int = 0
+    """Evaluations since then."""
 
 
 BEGIN = Progress({"loss": math.inf}, 0, ())
+# What a checkpoint has of it beside the figures of the best weights.
+STORED = ("since", "errors", "waited")
 
 
 def after(
@@ -43,8 +47,8 @@ def after(
     if values[by] < progress.best.get(by, math.inf):
         progress = progress._replace(best={"step": step, **values})
     if not progress.errors or is_gain(progress.errors, errors):
-        progress = progress._replace(since=step, errors=tuple(map(float, errors)))
-    return progress
+        return progress._replace(since=step, errors=tuple(map(float, errors)), waited=0)
+    return progress._replace(waited=progress.waited + 1)
 
 
 def is_gain(before, now) -> bool:
@@ -54,11 +58,10 @@ def is_gain(before, now) -> bool:
     return bool(gains.mean() > chance)
 
 
-def is_over(progress: Progress, step: int, config: Config) -> bool:
-    """Whether the last gain is as far back as `train.patience` goes."""
-    patience = config.train.patience * config.train.eval_every_steps
+def is_over(progress: Progress, config: Config) -> bool:
+    """Whether the last gain is as many evaluations back as `train.patience` says."""
     # Without best weights (they were damaged), the next evaluation has to find some first.
-    return "step" in progress.best and 0 < patience <= step - progress.since
+    return "step" in progress.best and 0 < config.train.patience <= progress.waited
 
 
 def explain(progress: Progress, step: int, config: Config) -> str:
@@ -86,7 +89,7 @@ def way_on(progress: Progress, step: int, config: Config) -> str:
     options = []
     if step >= config.train.num_steps:
         options.append("a larger --train.num_steps")
-    if is_over(progress, step, config):
+    if is_over(progress, config):
         options.append(f"more --train.patience than {config.train.patience} (0: without end)")
     return " and ".join(options)
 
@@ -98,12 +101,12 @@ def figure(value: float, by: str) -> str:
 
 def to_json(progress: Progress) -> dict[str, Any]:
     """For a checkpoint."""
-    return {**progress.best, "since": progress.since, "errors": list(progress.errors)}
+    return {**progress.best, **{name: getattr(progress, name) for name in STORED}}
 
 
 def from_json(stored: Mapping[str, Any], step: int) -> Progress:
     """What `to_json` returned, of a checkpoint at a step; that of an older version has the best
     figures alone, and patience begins at the checkpoint."""
-    best = {k: v for k, v in stored.items() if k not in ("since", "errors")}
-    since = stored.get("since", step)
-    return Progress(best, int(since), tuple(stored.get("errors", ())))
+    best = {k: v for k, v in stored.items() if k not in STORED}
+    since, waited = stored.get("since", step), stored.get("waited", 0)
+    return Progress(best, int(since), tuple(stored.get("errors", ())), int(waited))

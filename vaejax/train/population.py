@@ -175,7 +175,7 @@ def why_over(member: Member) -> str | None:
         return None
     step = checkpoint.last_step(member.workdir)
     progress = patience.from_json(stored, step)
-    if not patience.is_over(progress, step, member.config):
+    if not patience.is_over(progress, member.config):
         return None
     return patience.explain(progress, step, member.config)
 
