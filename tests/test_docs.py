@@ -33,6 +33,7 @@ import tyro
 from vaejax import cli
 from vaejax import config as configs
 from vaejax.config import Config
+from vaejax.sampling import requests
 from vaejax.train import sweep, training
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,8 +172,7 @@ def check_sample(script, argv):
     """Parses options of sample.py and checks that they go together."""
     options = parsed(script.Options, script.Options(), argv)
     if options is not None:
-        problem = script._usage_problem(options)
-        assert problem is None, problem
+        requests.check(options)
 
 
 def check_module(name, argv):

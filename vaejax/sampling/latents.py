@@ -29,7 +29,6 @@ from vaejax.sampling import encoding, generate, sequences
 from vaejax.sampling.matching import make_match
 from vaejax.sampling.sequences import CLIP, Form
 
-DEFAULT_NUM = 64
 # Searches of --match, and how far around the encoder's answer they start.
 NUM_STARTS = 4
 START_SPREAD = 0.1
