@@ -17,7 +17,7 @@ from vaejax.devices import sharding
 from vaejax.export.files import PLAIN
 from vaejax.run import checkpoint
 from vaejax.run.load import load_run
-from vaejax.sampling import latents, stream
+from vaejax.sampling import plans, stream
 from vaejax.sampling.order import Order
 from vaejax.train import training
 
@@ -60,7 +60,7 @@ def train(config, sounds, fitted, mesh, *, divide=False):
 
 def sounds_of(run, mesh):
     """What `sample.py` gets from the devices for three batches of different chunks."""
-    plan = latents.from_prior(run, num=3 * BATCH, seed=1, temperature=1.0, prior="aggregate")
+    plan = plans.from_prior(run, num=3 * BATCH, seed=1, temperature=1.0, prior="aggregate")
     order = Order(run, plan, PLAIN._replace(dither="none"))
     size = plan.num if mesh is None else 8 * 16
     made = stream.batches(order, range(0, plan.num, size), batch_size=size, mesh=mesh)

@@ -15,7 +15,7 @@ from vaejax.export import writing
 from vaejax.export.errors import WriteError
 from vaejax.export.files import PLAIN
 from vaejax.run.load import load_run
-from vaejax.sampling import generate, latents, output, stream
+from vaejax.sampling import generate, output, plans, stream
 from vaejax.sampling.curation import Rules
 
 
@@ -27,7 +27,7 @@ def loaded(trained):
 @pytest.fixture(scope="module")
 def write(loaded):
     def write(out, num, **changes):
-        plan = latents.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
+        plan = plans.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
         if (folder := changes.pop("folder", None)) is not None:  # as --reconstruct has them
             plan = plan._replace(stems=lambda i: f"{folder}/{i:05d}", each=[{}] * num)
         options = {"overwrite": False, "batch_size": 16, "rules": None}
@@ -260,7 +260,7 @@ def killed(write, full_disk, monkeypatch):
 
     def kill(out, num, after, **changes):
         full_disk(after)
-        monkeypatch.setattr(output, "_keep_complete", lambda out: 0)
+        monkeypatch.setattr(output, "keep_complete", lambda out: 0)
         with pytest.raises(WriteError, match="then the same command goes on"):
             write(out, num, **changes)
         monkeypatch.undo()

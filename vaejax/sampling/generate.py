@@ -144,8 +144,8 @@ def make_encoder(config: Config):
 
     @jax.jit
     def means(params, fitted, waveforms, facts):
-        told = condition_of(facts, fitted, config)
-        return jax.vmap(lambda w: encode(params, fitted, w, told, config=config))(waveforms)
+        condition = condition_of(facts, fitted, config)
+        return jax.vmap(lambda w: encode(params, fitted, w, condition, config=config))(waveforms)
 
     return means
 
@@ -181,8 +181,8 @@ def make_decoder(config: Config, subtype: str, form: Form = CLIP):
         fitted = instrument.fitted
 
         def answer(z, known):
-            told = condition_of(known, fitted, config)
-            return models.decode(instrument.params, z, told, fitted.linear, config=config)
+            condition = condition_of(known, fitted, config)
+            return models.decode(instrument.params, z, condition, fitted.linear, config=config)
 
         def sound(x):
             waveform, convergence = waveform_of(x, fitted, config=config)
@@ -195,8 +195,8 @@ def make_decoder(config: Config, subtype: str, form: Form = CLIP):
     @jax.jit
     def others(instrument, latents, facts):
         def one(z, known):
-            told = condition_of(known, instrument.fitted, config)
-            return sound_of(instrument, z, told, config=config, subtype=subtype, form=form)
+            condition = condition_of(known, instrument.fitted, config)
+            return sound_of(instrument, z, condition, config=config, subtype=subtype, form=form)
 
         return jax.vmap(one)(latents, facts)
 

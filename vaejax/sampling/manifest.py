@@ -13,8 +13,8 @@ from vaejax.export.mastering import FACTS, Mastered
 from vaejax.features import conditions
 from vaejax.keys import midi_of_hz
 from vaejax.sampling import sequences
-from vaejax.sampling.latents import Plan
 from vaejax.sampling.order import Order
+from vaejax.sampling.plans import Plan
 from vaejax.signal import phase
 from vaejax.signal.pitch import CLEAR
 

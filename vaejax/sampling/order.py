@@ -7,7 +7,7 @@ from vaejax.export.mastering import Level, Mastering
 from vaejax.run.load import Run
 from vaejax.sampling import sequences
 from vaejax.sampling.curation import Rules
-from vaejax.sampling.latents import Plan
+from vaejax.sampling.plans import Plan
 
 
 class Order(NamedTuple):

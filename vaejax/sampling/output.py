@@ -41,10 +41,10 @@ from vaejax.latent import priors
 from vaejax.run.load import Run
 from vaejax.sampling import generate, processes, stream, unfinished
 from vaejax.sampling.curation import Curation, Rules
-from vaejax.sampling.latents import Plan
 from vaejax.sampling.lists import Lists, Part, Sound, all_files, keep_complete, npy_header
 from vaejax.sampling.manifest import Lines, file_name, origin
 from vaejax.sampling.order import Order
+from vaejax.sampling.plans import Plan
 from vaejax.sampling.stream import Batch
 
 # Of what the host does to sounds; much of it holds the interpreter's lock. Writers are threads:

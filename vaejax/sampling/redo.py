@@ -20,9 +20,9 @@ from vaejax.export.folders import LATENTS, MANIFEST
 from vaejax.features import conditions
 from vaejax.latent.priors import Prior
 from vaejax.run.load import Run
-from vaejax.sampling import attributes, generate, latents, sequences, told
-from vaejax.sampling.latents import Plan
+from vaejax.sampling import attributes, densities, generate, plans, sequences
 from vaejax.sampling.options import Options
+from vaejax.sampling.plans import Plan
 from vaejax.sampling.sequences import CLIP
 
 
@@ -180,7 +180,7 @@ def _stored(run: Run, original: Original) -> np.ndarray | None:
     path = original.path.parent / LATENTS
     if not path.is_file() or any("latent_row" not in row for row in original.rows):
         return None
-    stored = latents.from_file(run, path, held=True).latents
+    stored = plans.from_file(run, path, held=True).latents
     assert stored is not None
     rows = [row["latent_row"] for row in original.rows]
     if not all(isinstance(row, int) and 0 <= row < len(stored) for row in rows):
@@ -194,8 +194,8 @@ def _drawn(run: Run, original: Original, *, temperature: float | None, workdir: 
     drawer = generate.make_drawer()
     rows = []
     for row in original.rows:
-        told_of = bool(row.get("facts"))
-        kind = json.dumps([told_of, *(row.get(k) for k in ("prior", "label", "attribute"))])
+        conditioned = bool(row.get("facts"))
+        kind = json.dumps([conditioned, *(row.get(k) for k in ("prior", "label", "attribute"))])
         if kind not in densities:
             densities[kind] = _density(run, row, original, workdir)
         warmth = jnp.float32(row["temperature"] if temperature is None else temperature)
@@ -211,11 +211,11 @@ def _density(run: Run, row: dict[str, Any], original: Original, workdir: Path) -
     """What a sound was drawn from."""
     kind = row.get("prior") if row.get("seed") is not None else None
     if row.get("facts") and kind in ("told", "label"):
-        density = told.density(run, row.get("label") if kind == "label" else None)
+        density = densities.conditioned(run, row.get("label") if kind == "label" else None)
     elif kind in ("aggregate", "standard"):
-        density = latents.prior_density(run, kind)
+        density = densities.prior_density(run, kind)
     elif kind == "label":
-        density = latents.label_density(run, row["label"])
+        density = densities.label_density(run, row["label"])
     elif kind == "around":
         raise ValueError(
             f"sound {row['index']} is a variation of {row.get('around')}: to draw it again, repeat "

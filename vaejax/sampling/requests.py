@@ -14,7 +14,7 @@ from vaejax.sampling.options import Options
 
 if TYPE_CHECKING:
     from vaejax.run.load import Run
-    from vaejax.sampling.latents import Plan
+    from vaejax.sampling.plans import Plan
 
 DEFAULT_NUM = 64
 
@@ -211,7 +211,7 @@ def check_files(options: Options) -> None:
 
 def _draw(run: "Run", options: Options) -> "Plan":
     """From a density, under what the model is told."""
-    from vaejax.sampling import latents, told
+    from vaejax.sampling import conditioned, plans
 
     temperature = 1.0 if options.temperature is None else options.temperature
     how: dict[str, Any] = {
@@ -227,53 +227,55 @@ def _draw(run: "Run", options: Options) -> "Plan":
             "sounds of which it is told nothing, do not go with --label"
         )
     if keys is not None or factors or told_label:
-        asked = told.Asked(label, keys, tuple(factors.items()), options.multisample)
+        condition = conditioned.Conditioning(
+            label, keys, tuple(factors.items()), options.multisample
+        )
         if options.around is None:
-            return told.draws(run, asked, **how)
-        return told.around(run, options.around, asked, spread=options.spread, **how)
+            return conditioned.draws(run, condition, **how)
+        return conditioned.around(run, options.around, condition, spread=options.spread, **how)
     if label is not None:
-        return latents.from_label(run, label, **how)
+        return plans.from_label(run, label, **how)
     if options.around is not None:
-        return latents.around(run, options.around, spread=options.spread, **how)
-    return latents.from_prior(run, prior=options.prior, **how)
+        return plans.around(run, options.around, spread=options.spread, **how)
+    return plans.from_prior(run, prior=options.prior, **how)
 
 
 def _between(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import latents
+    from vaejax.sampling import plans
 
     assert options.between is not None
     ends, path = options.between, options.path or "straight"
     if options.morph is None:
-        return latents.between(run, *ends, num=options.num or DEFAULT_NUM, path=path)
-    return latents.morph(run, *ends, seconds=options.morph, at=options.moment, path=path)
+        return plans.between(run, *ends, num=options.num or DEFAULT_NUM, path=path)
+    return plans.morph(run, *ends, seconds=options.morph, at=options.moment, path=path)
 
 
 def _grid(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import latents
+    from vaejax.sampling import plans
 
     assert options.grid is not None
-    return latents.grid(run, options.grid, num=options.num or DEFAULT_NUM)
+    return plans.grid(run, options.grid, num=options.num or DEFAULT_NUM)
 
 
 def _reconstruct(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import latents
+    from vaejax.sampling import plans
 
     assert options.reconstruct is not None
-    return latents.reconstruct(run, options.reconstruct)
+    return plans.reconstruct(run, options.reconstruct)
 
 
 def _match(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import latents
+    from vaejax.sampling import plans
 
     assert options.match is not None
-    return latents.matching(run, options.match, seed=options.seed)
+    return plans.matching(run, options.match, seed=options.seed)
 
 
 def _latents(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import latents
+    from vaejax.sampling import plans
 
     assert options.latents is not None
-    return latents.from_file(run, options.latents, held=options.hold is not None)
+    return plans.from_file(run, options.latents, held=options.hold is not None)
 
 
 def _redo(run: "Run", options: Options) -> "Plan":
