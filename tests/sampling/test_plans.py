@@ -107,7 +107,7 @@ def test_spherical_plan_has_the_same_ends_and_bends_away_from_the_centre(run, fo
     plan = plans.between(run, a, b, num=5, path="spherical")
     assert plan.about["path"] == "spherical"
     np.testing.assert_allclose(plan.latents[[0, -1]], straight[[0, -1]], rtol=1e-3, atol=1e-3)
-    centre, shape = densities.centre(run), densities.spread_of(run)
+    centre, shape = densities.gaussian_of(run)
 
     def radius(z):
         return np.linalg.norm(np.linalg.solve(shape, z - centre))

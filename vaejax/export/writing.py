@@ -6,8 +6,8 @@ by libsndfile, in memory; for WAV see `vaejax.export.wav`.
 
 import io
 import os
-import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -109,29 +109,21 @@ class SoundWriter:
         num_threads: int = 2,
         max_pending: int = 64,
     ) -> None:
-        """Starts the threads.
+        """Starts no thread yet.
 
         Args:
           sample_rate: Hz, of every sound.
           subtype: "PCM_16", "PCM_24" or "FLOAT".
           num_threads: writers; encoding FLAC gains from more, plain WAV hardly (see benchmarks).
-          max_pending: sounds held in the queue at most.
+          max_pending: sounds that are submitted and not yet written, at most.
         """
         self.sample_rate = sample_rate
         self.subtype = subtype
         self.num_complete = 0
-        self._queue: queue.Queue[tuple[Path, np.ndarray, Tags | None] | None] = queue.Queue(
-            max_pending
-        )
+        self._pool = ThreadPoolExecutor(num_threads, "sound-writer")
+        self._room = threading.BoundedSemaphore(max_pending)
         self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"sound-writer-{i}", daemon=True)
-            for i in range(num_threads)
-        ]
-        for thread in self._threads:
-            thread.start()
 
     def submit(
         self, path: str | os.PathLike, samples: np.ndarray, tags: Tags | None = None
@@ -144,15 +136,15 @@ class SoundWriter:
           tags: as for `encode_sound`.
         Raises:
           WriteError, ValueError: an earlier sound could not be written.
+          RuntimeError: the writer is closed.
         """
-        if self._closed:
-            raise RuntimeError("this SoundWriter is closed")
         self._raise_first_error()
-        self._queue.put((Path(path), np.asarray(samples), tags))
+        self._room.acquire()
+        self._pool.submit(self._write, Path(path), np.asarray(samples), tags)
 
     def close(self) -> None:
         """Waits until everything is on disk, ends the threads, raises the first error if any."""
-        self._stop()
+        self._pool.shutdown()
         self._raise_first_error()
 
     def __enter__(self) -> Self:
@@ -164,24 +156,26 @@ class SoundWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop()
+        self._pool.shutdown()
         if kind is None:
             self._raise_first_error()
 
-    def _stop(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        for _ in self._threads:
-            self._queue.put(None)
-        for thread in self._threads:
-            thread.join()
+    def _write(self, path: Path, samples: np.ndarray, tags: Tags | None) -> None:
+        try:
+            if self._error is None:
+                write_sound(path, samples, self.sample_rate, subtype=self.subtype, tags=tags)
+                with self._lock:
+                    self.num_complete += 1
+        except Exception as error:
+            with self._lock:
+                self._error = self._error or error
+        finally:
+            self._room.release()
 
     def _raise_first_error(self) -> None:
         if self._error is None:
             return
-        if not self._closed:
-            self._stop()  # The count below is final: files under way are finished first.
+        self._pool.shutdown()  # The count below is final: files under way are finished first.
         error, done = self._error, self.num_complete
         message = f"{error}; {done:,} other file{' is' if done == 1 else 's are'} complete"
         if isinstance(error, OSError):
@@ -189,20 +183,6 @@ class SoundWriter:
             stopped.errno = error.errno
             raise stopped from error
         raise (ValueError(message) if isinstance(error, ValueError) else error) from error
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            if self._error is not None:
-                continue  # Empties the queue, so that a waiting `submit` wakes up.
-            path, samples, tags = item
-            try:
-                write_sound(path, samples, self.sample_rate, subtype=self.subtype, tags=tags)
-            except Exception as error:  # A dead thread would leave `submit` waiting for ever.
-                with self._lock:
-                    self._error = self._error or error
-            else:
-                with self._lock:
-                    self.num_complete += 1
 
 
 def _flac_bytes(

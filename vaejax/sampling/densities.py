@@ -120,27 +120,18 @@ def posteriors_of(run: Run) -> Posteriors:
     return run.posteriors
 
 
-def centre(run: Run):
-    """Mean [latent_dim] of the aggregate posterior."""
-    if run.posteriors is None:
-        return jnp.zeros(run.config.latent_dim)
-    return run.posteriors.means.mean(0)
+def gaussian_of(run: Run, width: int | None = None):
+    """The aggregate posterior as one Gaussian; N(0, I) where the run is unfinished.
 
+    Args:
+      width: of the latent of a frame, for the Gaussian of all frames.
 
-def spread_of(run: Run):
-    """Cholesky factor [latent_dim, latent_dim] of the aggregate posterior's covariance."""
-    if run.posteriors is None:
-        return jnp.eye(run.config.latent_dim)
-    return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
-
-
-def frame_gaussian(run: Run):
-    """Mean [d] of the latents of single frames, and the Cholesky factor [d, d] of their
-    covariance."""
-    width = run.config.model.latent_dim
+    Returns:
+      mean [width], and the Cholesky factor [width, width] of the covariance.
+    """
+    width = width or run.config.latent_dim
     if run.posteriors is None:
         return jnp.zeros(width), jnp.eye(width)
-    means, variances = (
-        part.reshape(-1, width) for part in (run.posteriors.means, run.posteriors.variances)
-    )
+    _, *parts = run.posteriors
+    means, variances = (part.reshape(-1, width) for part in parts)
     return means.mean(0), jnp.linalg.cholesky(priors.covariance(means, variances))

@@ -91,7 +91,7 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
 def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperature: float) -> Plan:
     """Variations of one sound: its posterior, widened by spread times the whole set's shape."""
     mean, variance = encoding.encode_file(run, path)
-    shape = densities.spread_of(run)
+    _, shape = densities.gaussian_of(run)
     density = densities.widened(mean, variance, spread=spread, covariance=shape @ shape.T)
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
     return draws(density, about, num=num, seed=seed, temperature=temperature)
@@ -130,7 +130,7 @@ def morph(
         parts = run.instrument.params, run.instrument.fitted
         nothing = jnp.zeros(run.vocabulary.condition_dim)
         ends = [np.asarray(moment(*parts, z, nothing)) for z in (start, end)]
-        mean, cholesky = densities.frame_gaussian(run)
+        mean, cholesky = densities.gaussian_of(run, config.model.latent_dim)
         latents = sequences.between(
             ends[0], ends[1], steps, mean=mean, cholesky=cholesky, path=path
         )
@@ -176,9 +176,8 @@ def path_between(run: Run, start, end, *, num: int, path: str) -> np.ndarray:
     if path == "straight":
         return paths.straight(start, end, t)
     if path == "spherical":
-        return paths.spherical(
-            start, end, t, mean=densities.centre(run), cholesky=densities.spread_of(run)
-        )
+        mean, cholesky = densities.gaussian_of(run)
+        return paths.spherical(start, end, t, mean=mean, cholesky=cholesky)
     raise ValueError(f"path={path!r} must be 'straight' or 'spherical'")
 
 
@@ -189,7 +188,7 @@ def matching(run: Run, path: Path, *, seed: int) -> Plan:
     """
     waveform = encoding.read_file(run, path)
     mean, _ = encoding.encode_file(run, path)
-    spread = densities.spread_of(run)
+    _, spread = densities.gaussian_of(run)
     eps = jax.random.normal(jax.random.key(seed), (NUM_STARTS - 1, mean.shape[0]))
     starts = jnp.concatenate([mean[None], mean + START_SPREAD * eps @ spread.T])
     search = make_match(run.config)

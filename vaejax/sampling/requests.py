@@ -250,34 +250,6 @@ def _between(run: "Run", options: Options) -> "Plan":
     return plans.morph(run, *ends, seconds=options.morph, at=options.moment, path=path)
 
 
-def _grid(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import plans
-
-    assert options.grid is not None
-    return plans.grid(run, options.grid, num=options.num or DEFAULT_NUM)
-
-
-def _reconstruct(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import plans
-
-    assert options.reconstruct is not None
-    return plans.reconstruct(run, options.reconstruct)
-
-
-def _match(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import plans
-
-    assert options.match is not None
-    return plans.matching(run, options.match, seed=options.seed)
-
-
-def _latents(run: "Run", options: Options) -> "Plan":
-    from vaejax.sampling import plans
-
-    assert options.latents is not None
-    return plans.from_file(run, options.latents, held=options.hold is not None)
-
-
 def _redo(run: "Run", options: Options) -> "Plan":
     from vaejax.sampling import redo
 
@@ -286,15 +258,27 @@ def _redo(run: "Run", options: Options) -> "Plan":
     return redo.plan(run, original, temperature=options.temperature, workdir=options.workdir)
 
 
+def _plans() -> Any:
+    """The module `plans`."""
+    from vaejax.sampling import plans
+
+    return plans
+
+
 # By the option that asks for them, one at a time; without any, draws from the prior.
 REQUESTS = {
     "": Request(_draw, draws=True),
     "label": Request(_draw, draws=True),
     "around": Request(_draw, draws=True),
     "between": Request(_between, at_least=(2, "makes a path from one sound to the other")),
-    "grid": Request(_grid, at_least=(4, "has a sound in each corner")),
-    "reconstruct": Request(_reconstruct, counted=True),
-    "match": Request(_match, counted=True),
-    "latents": Request(_latents, counted=True),
+    "grid": Request(
+        lambda run, o: _plans().grid(run, o.grid, num=o.num or DEFAULT_NUM),
+        at_least=(4, "has a sound in each corner"),
+    ),
+    "reconstruct": Request(lambda run, o: _plans().reconstruct(run, o.reconstruct), counted=True),
+    "match": Request(lambda run, o: _plans().matching(run, o.match, seed=o.seed), counted=True),
+    "latents": Request(
+        lambda run, o: _plans().from_file(run, o.latents, held=o.hold is not None), counted=True
+    ),
     "redo": Request(_redo, counted=True),
 }
