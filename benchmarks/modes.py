@@ -61,7 +61,7 @@ def overhead(run, folder: Path, options: Options) -> dict[str, Any]:
     import soundfile
 
     from vaejax.export.files import PLAIN
-    from vaejax.sampling import attributes, latents, output, redo
+    from vaejax.sampling import attributes, output, plans, redo
     from vaejax.sampling.curation import Rules
 
     num, rate = options.num, run.config.data.sample_rate
@@ -77,7 +77,7 @@ def overhead(run, folder: Path, options: Options) -> dict[str, Any]:
     earlier = folder / "earlier"
 
     def plain():
-        return latents.from_prior(run, prior="aggregate", **draw)
+        return plans.from_prior(run, prior="aggregate", **draw)
 
     def brighter():
         dz, _ = attributes.step(run, {"brighter": 1.0}, workdir=options.workdir)
@@ -85,11 +85,11 @@ def overhead(run, folder: Path, options: Options) -> dict[str, Any]:
 
     # Every one includes choosing its latents, encoding files too.
     modes = {
-        "label": lambda: latents.from_label(run, label, **draw),
-        "around": lambda: latents.around(run, corners[0], spread=0.5, **draw),
-        "between": lambda: latents.between(run, *corners[:2], num=num, path="spherical"),
-        "grid": lambda: latents.grid(run, corners, num=num),
-        "reconstruct": lambda: latents.reconstruct(run, sources),
+        "label": lambda: plans.from_label(run, label, **draw),
+        "around": lambda: plans.around(run, corners[0], spread=0.5, **draw),
+        "between": lambda: plans.between(run, *corners[:2], num=num, path="spherical"),
+        "grid": lambda: plans.grid(run, corners, num=num),
+        "reconstruct": lambda: plans.reconstruct(run, sources),
         "attribute": brighter,
         "redo": lambda: redo.plan(
             run, redo.read(earlier, ()), temperature=None, workdir=options.workdir

@@ -2,7 +2,7 @@
 
     python -m benchmarks.writers
 
-What `vaejax.export.wav.SoundWriter` could do, against as many processes.
+What `vaejax.export.writing.SoundWriter` could do, against as many processes.
 """
 
 import statistics
@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from benchmarks import record
-from vaejax.export.wav import SoundWriter, write_sound
+from vaejax.export.writing import SoundWriter, write_sound
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ import numpy as np
 from conftest import small_config, small_sounds
 
 from vaejax.devices import sharding
+from vaejax.export.files import PLAIN
 from vaejax.run import checkpoint
 from vaejax.run.load import load_run
-from vaejax.sampling import latents, output
+from vaejax.sampling import plans, stream
+from vaejax.sampling.order import Order
 from vaejax.train.fit import fit
 from vaejax.train.state import create_state
 from vaejax.train.step import make_steps
@@ -61,17 +63,10 @@ def train(config, sounds, fitted, mesh, *, divide=False):
 
 def sounds_of(run, mesh):
     """What `sample.py` gets from the devices for three batches of different chunks."""
-    plan = latents.from_prior(run, num=3 * BATCH, seed=1, temperature=1.0, prior="aggregate")
-    made = output._batches(
-        run,
-        plan,
-        num=plan.num,
-        subtype="PCM_16",
-        batch_size=plan.num if mesh is None else 8 * 16,
-        listen=False,
-        mesh=mesh,
-        processes=1,
-    )
+    plan = plans.from_prior(run, num=3 * BATCH, seed=1, temperature=1.0, prior="aggregate")
+    order = Order(run, plan, PLAIN._replace(dither="none"))
+    size = plan.num if mesh is None else 8 * 16
+    made = stream.batches(order, range(0, plan.num, size), batch_size=size, mesh=mesh)
     (_, batch), *_ = made
     return {name: values[: plan.num] for name, values in batch.items()}
 

@@ -32,6 +32,7 @@ import tyro
 
 from vaejax import cli, rules
 from vaejax.config import Config
+from vaejax.sampling import requests
 from vaejax.train import sweep
 from vaejax.train.state import create_state
 
@@ -171,8 +172,7 @@ def check_sample(script, argv):
     """Parses options of sample.py and checks that they go together."""
     options = parsed(script.Options, script.Options(), argv)
     if options is not None:
-        problem = script._usage_problem(options)
-        assert problem is None, problem
+        requests.check(options)
 
 
 def check_module(name, argv):

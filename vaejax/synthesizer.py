@@ -24,7 +24,7 @@ from vaejax.features import conditions
 from vaejax.keys import Keys
 from vaejax.latent.priors import Prior
 from vaejax.run.load import Run, load_run
-from vaejax.sampling import encoding, generate, latents, sequences, told
+from vaejax.sampling import conditioned, densities, encoding, generate, plans, sequences
 from vaejax.sampling.sequences import CLIP, Form
 
 
@@ -62,11 +62,11 @@ class Synthesizer(Run):
           ValueError: num < 1, a negative temperature, a label that the run does not know, or a
             pitch for a model that cannot be told one.
         """
-        asked = self._asked(label, pitch)
+        condition = self._conditioning(label, pitch)
         z = self.draw(key, num, temperature=temperature, prior=prior, label=label, pitch=pitch)
-        if asked is None:
+        if condition is None:
             return self.decode(z)
-        return self._sounds(z, told.facts_for(self, asked, key)(np.arange(num)))
+        return self._sounds(z, conditioned.facts_for(self, condition, key)(np.arange(num)))
 
     def draw(
         self,
@@ -86,13 +86,13 @@ class Synthesizer(Run):
         if prior not in ("aggregate", "standard"):
             raise ValueError(f"prior={prior!r} must be 'aggregate' or 'standard'")
         density: Prior
-        if (asked := self._asked(label, pitch)) is not None:
-            asked.facts(self)  # whether it can be told
-            density = told.density(self, label)
+        if (condition := self._conditioning(label, pitch)) is not None:
+            condition.facts(self)  # whether it can be told
+            density = densities.conditioned(self, label)
         elif label is None:
-            density = latents.prior_density(self, prior)
+            density = densities.prior_density(self, prior)
         else:
-            density = latents.label_density(self, label)
+            density = densities.label_density(self, label)
         draw = generate.make_drawer()
         return generate.in_chunks(
             lambda indices: draw(density, key, indices, jnp.float32(temperature)),
@@ -155,7 +155,7 @@ class Synthesizer(Run):
         if num < 2:
             raise ValueError(f"num={num} must be at least 2: both ends are sounds of the path")
         start, end = self.encode(np.stack([np.asarray(a), np.asarray(b)]))[0]
-        return self.decode(latents.path_between(self, start, end, num=num, path=path))
+        return self.decode(plans.path_between(self, start, end, num=num, path=path))
 
     def encode_path(self, waveform) -> tuple[np.ndarray, np.ndarray]:
         """Where every frame of a recording lies, for a model of frames.
@@ -168,7 +168,7 @@ class Synthesizer(Run):
           mean, logvar: of the posteriors of the latents of its 1 + num_samples // hop_length
           frames, [num_steps, model.latent_dim] each.
         Raises:
-          ValueError: no model of frames, fewer samples than n_fft, or such as are not finite.
+          ValueError: no model of frames, fewer samples than n_fft, or samples that are not finite.
         """
         sequences.require_frames(self.config, "encode_path")
         track = self._track(waveform)
@@ -205,8 +205,8 @@ class Synthesizer(Run):
         sequences.require_frames(self.config, "decode_path")
         steps, _ = self._batch(path, "path", self.config.model.latent_dim)
         sequences.path_form(self.config, steps.size)  # whether it can be
-        told_of = self._told(label, pitch)
-        parts = self.instrument.params, self.instrument.fitted, steps, told_of
+        condition = self._condition(label, pitch)
+        parts = self.instrument.params, self.instrument.fitted, steps, condition
         if phases_of is None:
             return np.asarray(_decode_path(self.config)(*parts))
         track = self._track(phases_of)
@@ -261,17 +261,19 @@ class Synthesizer(Run):
         """
         return encoding.read_file(self, Path(path))
 
-    def _asked(self, label: str | None, pitch: float | None) -> told.Asked | None:
+    def _conditioning(
+        self, label: str | None, pitch: float | None
+    ) -> conditioned.Conditioning | None:
         """What the model is to be told of new sounds; None where it is nothing."""
         if pitch is None and not (label is not None and self.vocabulary.labels):
             return None
-        return told.Asked(label, None if pitch is None else Keys(pitch, pitch))
+        return conditioned.Conditioning(label, None if pitch is None else Keys(pitch, pitch))
 
     def _nothing(self) -> np.ndarray:
         """The condition [condition_dim] that tells nothing."""
         return np.zeros(self.instrument.fitted.linear.condition_dim, np.float32)
 
-    def _told(self, label: str | None, pitch: float | None):
+    def _condition(self, label: str | None, pitch: float | None):
         """The condition [condition_dim] of what is told."""
         facts = conditions.facts_from(self.vocabulary, {"label": label, "pitch": pitch})
         return codec.condition_of(jnp.asarray(facts), self.instrument.fitted, self.config)

@@ -14,7 +14,7 @@ from vaejax import config as configs
 from vaejax.devices import hosts
 from vaejax.devices.hosts import Distributed, arguments, slurm_gpus
 from vaejax.run import checkpoint
-from vaejax.sampling import output, unfinished
+from vaejax.sampling import lists, processes, stream, unfinished
 from vaejax.train.state import create_state
 
 
@@ -98,13 +98,13 @@ def test_what_one_process_began_and_two_finished_are_the_files_of_one(
     workdir, _ = together
     asked = ("--workdir", workdir, "--num", 40, "--batch_size", 16, "--loop")
     assert call("sample", *asked, "--out", tmp_path / "one").code == 0
-    real = output._batches
+    real = stream.batches
 
     def one_batch(*args, **kwargs):
         yield next(real(*args, **kwargs))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output, "_batches", one_batch)
+    monkeypatch.setattr(stream, "batches", one_batch)
     assert call("sample", *asked, "--out", tmp_path / "two").code == 130
     assert len(list((tmp_path / "two").glob("*.wav"))) == 16
     done = run_two(root, "sample", *asked, "--out", tmp_path / "two")
@@ -121,12 +121,12 @@ def test_a_part_survives_its_way_to_the_first_process():
     pictures = np.zeros(1, unfinished.PICTURE)
     pictures["thumbnail"] = rng.integers(0, 255, pictures["thumbnail"].shape)
     pictures["map"] = rng.normal(size=(1, 2))
-    part = output.Part(
+    part = lists.Part(
         [{"index": 3, "novelty": 0.1 + 0.2, "loop": None, "file": "ä.wav"}],
         rng.normal(size=(1, 4)).astype(np.float32),
         pictures,
     )
-    again = output._unpack(output._pack(part))
+    again = processes.unpack(processes.pack(part))
     assert again.rows == part.rows
     np.testing.assert_array_equal(again.latents, part.latents)
     np.testing.assert_array_equal(again.pictures, part.pictures)
@@ -136,7 +136,7 @@ def test_a_part_survives_its_way_to_the_first_process():
 def test_what_fails_in_one_process_fails_in_all_with_its_reason(monkeypatch):
     monkeypatch.setattr(hosts, "gather", lambda content: [content, b"errorthe disk is full"])
     with pytest.raises(OSError, match="process 1: the disk is full"):
-        list(output._exchange(None, None, 2))
+        list(processes.exchange(None, None))
 
 
 # Who the others are

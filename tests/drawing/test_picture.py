@@ -96,35 +96,11 @@ def test_spectrogram_image_defaults():
     assert picture.spectrogram_image(line(5, num_bins=65)).shape == (65, 20, 3)
 
 
-def test_pair_image_puts_the_input_on_top_and_shares_one_scale():
-    pair = picture.pair_image(np.full((10, 33), 0.0), np.full((10, 33), -80.0), gap=3)
-    assert pair.shape == (33 + 3 + 33, 10, 3)
-    assert (pair[:33] == picture.COLORS[-1]).all()
-    assert (pair[36:] == picture.COLORS[0]).all()
-
-
-def test_pair_image_refuses_different_shapes():
-    with pytest.raises(ValueError, match=r"\(10, 33\).*\(11, 33\)"):
-        picture.pair_image(np.zeros((10, 33)), np.zeros((11, 33)))
-
-
 def test_wrong_shapes_and_scales_are_refused():
     with pytest.raises(ValueError, match=r"expected \[num_frames, num_bins\]"):
         picture.spectrogram_image(np.zeros(4))
     with pytest.raises(ValueError, match="floor_db=0 must lie below top_db=-10"):
         picture.spectrogram_image(np.zeros((4, 4)), floor_db=0, top_db=-10)
-
-
-def test_envelope_is_the_largest_magnitude_of_each_stretch():
-    samples = np.zeros(1000, np.int16)
-    samples[150], samples[949] = -32768, 16384
-    outline = picture.envelope(samples, 10)
-    np.testing.assert_array_equal(outline, [0, 255, 0, 0, 0, 0, 0, 0, 0, 128])
-    np.testing.assert_array_equal(
-        picture.envelope(np.stack([samples] * 2) / 32768.0, 10)[1], outline
-    )
-    with pytest.raises(ValueError, match="width=11"):
-        picture.envelope(np.zeros(10), 11)
 
 
 def test_png_bytes_decode_to_the_same_image():

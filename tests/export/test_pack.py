@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from vaejax.export import pack
-from vaejax.export.wav import WriteError
+from vaejax.export.errors import WriteError
 
 NAMES = ["00000.wav", "sub/ü b.flac", "manifest.jsonl"]
 

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from vaejax.export import sfz
-from vaejax.export.wav import MANIFEST, WriteError
+from vaejax.export.errors import WriteError
+from vaejax.export.folders import MANIFEST
 
 
 def row(file, pitch=None, *, heard=None, label="bass", loop=None, **more):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from vaejax.drawing import picture
-from vaejax.export import sheet, wav
+from vaejax.export import errors, folders, sheet
 
 HOSTILE = [
     "</script><script>window.broken = 1</script>",
@@ -231,10 +231,10 @@ def test_no_text_breaks_out_of_the_page(tmp_path, text):
 
 def test_page_is_known_as_ours(tmp_path):
     page = write(tmp_path, make_rows(3), make_pictures(3))
-    assert wav.SHEET_MARK in page.read_text("utf-8")[:4096]
-    with pytest.raises(wav.WriteError, match=r"already holds index\.html"):
-        wav.prepare_folder(tmp_path)
-    wav.prepare_folder(tmp_path, overwrite=True)
+    assert folders.SHEET_MARK in page.read_text("utf-8")[:4096]
+    with pytest.raises(errors.WriteError, match=r"already holds index\.html"):
+        folders.prepare_folder(tmp_path)
+    folders.prepare_folder(tmp_path, overwrite=True)
     assert not page.exists()
 
 
@@ -278,7 +278,7 @@ def test_settings_name_the_run_the_manifest_and_what_the_pictures_span(tmp_path)
     page = write(tmp_path, rows, make_pictures(3), seconds=1.5, map_text="Alike <is> near.")
     settings = read(page)[3]
     assert settings["run"] == "0123456789abcdef"
-    assert settings["manifest"] == wav.MANIFEST
+    assert settings["manifest"] == folders.MANIFEST
     assert (settings["seconds"], settings["mapText"]) == (1.5, "Alike <is> near.")
 
 
@@ -322,7 +322,7 @@ def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(sheet.os, "replace", fail)
-    with pytest.raises(wav.WriteError, match=r"cannot write .*index\.html: the disk is full"):
+    with pytest.raises(errors.WriteError, match=r"cannot write .*index\.html: the disk is full"):
         write(tmp_path, make_rows(3), make_pictures(3))
     assert os.listdir(tmp_path) == []
 

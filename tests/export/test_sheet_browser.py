@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vaejax.drawing import picture
-from vaejax.export import sheet, wav
+from vaejax.export import folders, sheet, writing
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
     tone = (9000 * np.sin(np.arange(SAMPLE_RATE) * 0.3)).astype(np.int16)
     for row in ROWS[:8]:
         length = round(row["seconds"] * SAMPLE_RATE)
-        wav.write_sound(out / row["file"], tone[:length], SAMPLE_RATE, subtype="PCM_16")
+        writing.write_sound(out / row["file"], tone[:length], SAMPLE_RATE, subtype="PCM_16")
     for page_size, name in ((25, "paged"), (NUM, None)):
         with sheet.SheetWriter(
             out, title=HOSTILE, sample_rate=SAMPLE_RATE, seconds=0.5, page_size=page_size
@@ -254,7 +254,7 @@ def test_stars_are_exported_kept_and_imported(page, folder):
     assert exported == {
         "format": "vaejax-starred-1",
         "run": RUN,
-        "manifest": wav.MANIFEST,
+        "manifest": folders.MANIFEST,
         "sounds": [{"index": i, "file": ROWS[i]["file"]} for i in (0, 2, 4)],
     }
     page.find("#more").click()

@@ -9,7 +9,7 @@ import pytest
 
 import vaejax
 from vaejax.latent import priors
-from vaejax.sampling import attributes, generate, latents
+from vaejax.sampling import attributes, densities, generate
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,7 +110,7 @@ def test_a_step_is_the_shortest_that_makes_all_changes_at_once(run, workdir):
 
 def test_a_label_is_the_way_from_all_others_to_it(run):
     dz, _ = attributes.step(run, {"bell": 0.5})
-    chosen = latents.rows_with_label(run, "bell")
+    chosen = densities.rows_with_label(run, "bell")
     means = run.posteriors.means
     np.testing.assert_allclose(dz, 0.5 * (means[chosen].mean(0) - means[~chosen].mean(0)), 1e-4)
 

@@ -12,6 +12,7 @@ from vaejax import codec
 from vaejax.data import sounds as sets
 from vaejax.data.clips import raw_clip
 from vaejax.drawing import thumbnails
+from vaejax.export.samples import quantize
 from vaejax.latent import priors
 from vaejax.run.load import load_run
 from vaejax.sampling import generate
@@ -28,19 +29,13 @@ def loaded(trained):
 @pytest.fixture(scope="module")
 def make(loaded):
     """Generates a chunk of sounds by index with the trained run."""
-    program = generate.make_generator(loaded.config, "PCM_16")
+    draw, decode = generate.make_drawer(), generate.make_decoder(loaded.config, "PCM_16")
+    instrument = loaded.instrument
 
     def make(indices, seed=0, temperature=1.0):
-        return jax.tree.map(
-            np.asarray,
-            program(
-                loaded.instrument,
-                jax.random.key(seed),
-                np.asarray(indices, np.uint32),
-                UNTOLD,
-                jnp.float32(temperature),
-            ),
-        )
+        indices, key = np.asarray(indices, np.uint32), jax.random.key(seed)
+        z = draw(instrument.prior, key, indices, jnp.float32(temperature))
+        return jax.tree.map(np.asarray, decode(instrument, z, UNTOLD))
 
     return make
 
@@ -145,13 +140,13 @@ def test_finish_leaves_silence_silent(config):
 
 def test_quantize_uses_the_whole_range_of_each_subtype():
     x = np.float32([0.0, 1.0, -1.0, 0.5])
-    pcm_16 = generate.quantize(x, "PCM_16")
+    pcm_16 = quantize(x, "PCM_16")
     assert pcm_16.dtype == jnp.int16
     np.testing.assert_array_equal(pcm_16, [0, 32767, -32767, 16384])
-    pcm_24 = generate.quantize(x, "PCM_24")
+    pcm_24 = quantize(x, "PCM_24")
     assert pcm_24.dtype == jnp.int32
     np.testing.assert_array_equal(pcm_24, np.array([0, 8388607, -8388607, 4194304]) * 256)
-    np.testing.assert_array_equal(generate.quantize(x, "FLOAT"), x)
+    np.testing.assert_array_equal(quantize(x, "FLOAT"), x)
 
 
 # What is said of a sound

@@ -11,11 +11,11 @@ import pytest
 import soundfile
 
 from vaejax.cli import Interrupted
-from vaejax.export import wav
+from vaejax.export import writing
+from vaejax.export.errors import WriteError
 from vaejax.export.files import PLAIN
-from vaejax.export.wav import WriteError
 from vaejax.run.load import load_run
-from vaejax.sampling import generate, latents, output
+from vaejax.sampling import generate, output, plans, stream
 from vaejax.sampling.curation import Rules
 
 
@@ -27,7 +27,7 @@ def loaded(trained):
 @pytest.fixture(scope="module")
 def write(loaded):
     def write(out, num, **changes):
-        plan = latents.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
+        plan = plans.from_prior(loaded, num=num, seed=0, temperature=1.0, prior="aggregate")
         if (folder := changes.pop("folder", None)) is not None:  # as --reconstruct has them
             plan = plan._replace(stems=lambda i: f"{folder}/{i:05d}", each=[{}] * num)
         options = {"overwrite": False, "batch_size": 16, "rules": None}
@@ -88,7 +88,7 @@ def full_disk(monkeypatch):
                     raise OSError(errno.ENOSPC, "No space left on device")
                 return self.file.write(data)
 
-        monkeypatch.setattr(wav, "open", Full, raising=False)
+        monkeypatch.setattr(writing, "open", Full, raising=False)
 
     return fill
 
@@ -150,7 +150,7 @@ def test_after_a_full_disk_the_same_folder_can_be_overwritten(
 def test_interruption_between_batches_leaves_a_folder_that_agrees_with_itself(
     write, tmp_path, monkeypatch
 ):
-    real = output._batches
+    real = stream.batches
 
     def two_batches(*args, **kwargs):
         for start, batch in real(*args, **kwargs):
@@ -158,7 +158,7 @@ def test_interruption_between_batches_leaves_a_folder_that_agrees_with_itself(
                 raise KeyboardInterrupt
             yield start, batch
 
-    monkeypatch.setattr(output, "_batches", two_batches)
+    monkeypatch.setattr(stream, "batches", two_batches)
     out = tmp_path / "out"
     with pytest.raises(Interrupted, match="holds the 32 sounds made until then"):
         write(out, 80)
@@ -173,7 +173,7 @@ def test_interruption_between_batches_leaves_a_folder_that_agrees_with_itself(
 
 
 def test_interruption_within_a_batch_leaves_no_sound_without_its_line(write, tmp_path, monkeypatch):
-    real, submitted = wav.SoundWriter.submit, []
+    real, submitted = writing.SoundWriter.submit, []
 
     def submit(self, path, *args):
         if len(submitted) == 20:
@@ -216,8 +216,8 @@ def test_as_many_calls_at_once_as_there_are_cores_change_no_byte(write, tmp_path
 
     monkeypatch.setattr(generate, "make_decoder", make_decoder)
     for calls in (1, 3):
-        monkeypatch.setattr(output, "MAX_PROGRAMS", calls)
-        monkeypatch.setattr(output.os, "cpu_count", lambda calls=calls: calls)
+        monkeypatch.setattr(stream, "MAX_PROGRAMS", calls)
+        monkeypatch.setattr(stream.os, "cpu_count", lambda calls=calls: calls)
         most.clear()
         write(tmp_path / str(calls), 128, batch_size=64)
         # The first one is alone: it compiles.
@@ -260,7 +260,7 @@ def killed(write, full_disk, monkeypatch):
 
     def kill(out, num, after, **changes):
         full_disk(after)
-        monkeypatch.setattr(output, "_keep_complete", lambda out: 0)
+        monkeypatch.setattr(output, "keep_complete", lambda out: 0)
         with pytest.raises(WriteError, match="then the same command goes on"):
             write(out, num, **changes)
         monkeypatch.undo()
@@ -408,7 +408,7 @@ def test_two_processes_do_not_write_to_one_folder(write, killed, tmp_path):
     ],
 )
 def test_batches_fit_the_devices_memory(memory, expected):
-    assert output.automatic_batch(100_000, memory, chunk=16) == expected
+    assert stream.automatic_batch(100_000, memory, chunk=16) == expected
 
 
 def test_foreign_page_is_refused_before_anything_is_made(write, tmp_path):

@@ -86,51 +86,6 @@ def spectrogram_image(
     )
 
 
-def pair_image(
-    input_db: np.ndarray,
-    output_db: np.ndarray,
-    *,
-    sample_rate: int = 44_100,
-    floor_db: float = -80.0,
-    top_db: float = 0.0,
-    height: int | None = None,
-    width: int | None = None,
-    log_frequency: bool = True,
-    gap: int = 2,
-) -> np.ndarray:
-    """The input over its reconstruction, on one colour scale, a thin light line between.
-
-    Args:
-      input_db: [num_frames, num_bins], dB, drawn on top.
-      output_db: the same shape, drawn below.
-      sample_rate, floor_db, top_db, height, width, log_frequency: as for `spectrogram_image`;
-        height is that of one of the two.
-      gap: rows between them.
-    Returns:
-      [2 * height + gap, width, 3] uint8 RGB.
-    Raises:
-      ValueError: the shapes differ, or as `spectrogram_image`.
-    """
-    if np.shape(input_db) != np.shape(output_db):
-        raise ValueError(
-            f"input has shape {np.shape(input_db)}, output {np.shape(output_db)}; they must agree"
-        )
-    above, below = (
-        spectrogram_image(
-            db,
-            sample_rate=sample_rate,
-            floor_db=floor_db,
-            top_db=top_db,
-            height=height,
-            width=width,
-            log_frequency=log_frequency,
-        )
-        for db in (input_db, output_db)
-    )
-    line = np.full((gap, above.shape[1], 3), 224, np.uint8)
-    return np.concatenate((above, line, below))
-
-
 def grey_image(
     magnitude_db: np.ndarray,
     *,
@@ -204,28 +159,6 @@ def colorize(grey: np.ndarray) -> np.ndarray:
     at = np.linspace(0, 255, len(anchors))
     table = np.stack([np.interp(np.arange(256), at, channel) for channel in anchors.T], axis=-1)
     return np.rint(table).astype(np.uint8)[grey]
-
-
-def envelope(samples: np.ndarray, width: int) -> np.ndarray:
-    """The outline of sounds: the largest magnitude in each of `width` equal stretches.
-
-    Args:
-      samples: [..., num_samples]; int16, or float in [-1, 1].
-      width: number of stretches; num_samples or fewer.
-    Returns:
-      [..., width] uint8; 255 is full scale.
-    Raises:
-      ValueError: more stretches than samples.
-    """
-    samples = np.asarray(samples)
-    num_samples = samples.shape[-1]
-    if not 0 < width <= num_samples:
-        raise ValueError(f"width={width} must lie in [1, {num_samples}], the number of samples")
-    full = 2.0**15 if samples.dtype == np.int16 else 1.0
-    starts = np.arange(width) * num_samples // width
-    high = np.maximum.reduceat(samples, starts, axis=-1).astype(np.float32)
-    low = np.minimum.reduceat(samples, starts, axis=-1).astype(np.float32)
-    return np.rint(255 * np.clip(np.maximum(high, -low) / full, 0, 1)).astype(np.uint8)
 
 
 def png_bytes(image: np.ndarray) -> bytes:

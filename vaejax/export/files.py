@@ -8,25 +8,25 @@ from vaejax.export.mastering import Level
 class Files(NamedTuple):
     """What the files are to be."""
 
-    suffix: str
+    suffix: str = "wav"
     """`wav` or `flac`."""
-    subtype: str
+    subtype: str = "PCM_16"
     """`PCM_16`, `PCM_24` or `FLOAT`."""
-    dither: str
+    dither: str = "tpdf"
     """Of PCM_16: `tpdf` or `none`."""
-    sample_rate: int | None
+    sample_rate: int | None = None
     """Hz; None for the run's own."""
-    level: Level | None
+    level: Level | None = None
     """Peak or loudness; None for the peak of the run's config."""
-    trim_db: float | None
+    trim_db: float | None = None
     """Below the peak; a silent end is cut off. None keeps it."""
-    loop: bool
+    loop: bool = False
     """Whether to look for loops."""
-    names: str
+    names: str = "index"
     """`index`: as the plan has them. `label`: by label, note and index."""
-    sfz: bool
+    sfz: bool = False
     """Whether to write SFZ instruments."""
-    archive: bool
+    archive: bool = False
     """Whether to make a zip beside the folder."""
 
     @property
@@ -35,16 +35,4 @@ class Files(NamedTuple):
         return self.loop or self.sfz or self.names == "label"
 
 
-# What is written unless something else is asked for.
-PLAIN = Files(
-    suffix="wav",
-    subtype="PCM_16",
-    dither="tpdf",
-    sample_rate=None,
-    level=None,
-    trim_db=None,
-    loop=False,
-    names="index",
-    sfz=False,
-    archive=False,
-)
+PLAIN = Files()

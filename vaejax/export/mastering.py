@@ -17,6 +17,7 @@ import soxr
 
 from vaejax import metrics
 from vaejax.export import loops
+from vaejax.export.samples import STEPS, quantize
 from vaejax.signal import circular, loudness
 
 MIN_RATE, MAX_RATE = 4000, 384_000
@@ -27,8 +28,6 @@ FACTS = (
     *("loop", "no_loop", "held_at", "loudness", "level_limited"),
     *("detected_pitch", "pitch_clarity"),
 )
-# Of an integer that stands for a sample of 1, as on the device.
-_STEPS = {"PCM_16": 2**15 - 1, "PCM_24": 2**23 - 1}
 
 
 class Level(NamedTuple):
@@ -156,7 +155,9 @@ def master(waveform: np.ndarray, mastering: Mastering) -> Mastered:
         facts["onset"] = bool(metrics.onset(waveform))
         facts["body_db"] = round(float(metrics.body_level_db(waveform, sample_rate=rate)), 2)
         facts["seconds"] = round(len(waveform) / rate, 6)
-    return Mastered(quantize(waveform, mastering.subtype, dither=mastering.dither), loop, facts)
+    subtype = mastering.subtype
+    samples = dithered(waveform) if mastering.dithers else quantize(waveform, subtype)
+    return Mastered(samples, loop, facts)
 
 
 def resample(waveform: np.ndarray, source_rate: int, sample_rate: int) -> np.ndarray:
@@ -252,28 +253,18 @@ def integrated_loudness(waveform: np.ndarray, *, sample_rate: int) -> float:
 _response = lru_cache(maxsize=8)(loudness.k_weighting_response)
 
 
-def quantize(waveform: np.ndarray, subtype: str, *, dither: bool) -> np.ndarray:
-    """The samples of a file, as `generate.quantize` makes them; PCM_16 with dither if wanted.
+def dithered(waveform: np.ndarray) -> np.ndarray:
+    """The samples [num_samples] int16 of a waveform in [-1, 1], rounded with dither.
 
     Dither is the sum of two uniform variables, one step wide each (TPDF), which makes the error of
     rounding noise of constant level instead of distortion (Lipshitz, Wannamaker & Vanderkooy 1992).
     It is drawn from the sound itself, so the same sound always becomes the same file, whatever else
     is made with it. It never raises the peak, and keeps out of the silence before the first and
     after the last sample that is not 0: a faded end stays silent instead of beginning to hiss.
-
-    Args:
-      waveform: [num_samples] float32 in [-1, 1].
-    Returns:
-      [num_samples] int16, int32 (24 bits, high) or float32.
     """
-    if subtype == "FLOAT":
-        return waveform
-    steps = _STEPS[subtype]
-    if subtype == "PCM_24":
-        return np.rint(waveform * np.float32(steps)).astype(np.int32) << 8
-    scaled = waveform * np.float32(steps)
+    scaled = waveform * np.float32(STEPS["PCM_16"])
     top = np.rint(max(scaled.max(), -scaled.min()))
-    if dither and top:
+    if top:
         sounding = waveform != 0
         part = slice(int(np.argmax(sounding)), len(waveform) - int(np.argmax(sounding[::-1])))
         scaled[part] += tpdf(zlib.crc32(waveform.tobytes()), part.stop - part.start)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vaejax import files
-from vaejax.export.wav import WriteError, explain_write_error
+from vaejax.export.errors import WriteError, explain_write_error
 from vaejax.names import portable
 
 # Stands at the end of an archive, and marks it as ours to replace.

@@ -8,7 +8,6 @@ In a multisample one draw is played at many keys: `multisample` of them, one row
 Each draw becomes an instrument of its own.
 """
 
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vaejax.export.wav import MANIFEST, SFZ_MARK, WriteError, software
-from vaejax.files import write_text
+from vaejax.export.errors import WriteError
+from vaejax.export.folders import MANIFEST, SFZ_MARK
+from vaejax.export.wav import software
+from vaejax.files import read_lines, write_text
 from vaejax.names import safe
 
 NUM_KEYS = 128
@@ -164,13 +165,11 @@ def write_instruments(out: Path) -> list[str]:
 
     def rows() -> Iterator[Mapping[str, Any]]:
         nonlocal unnamed
-        with open(out / MANIFEST, encoding="utf-8") as manifest:
-            for line in manifest:
-                row = json.loads(line)
-                if writable(row["file"]):
-                    yield row
-                else:
-                    unnamed += 1
+        for row in read_lines(out / MANIFEST):
+            if writable(row["file"]):
+                yield row
+            else:
+                unnamed += 1
 
     written = []
     for name, regions in instruments(rows()).items():

@@ -29,7 +29,8 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from vaejax.drawing.picture import COLORS
-from vaejax.export.wav import MANIFEST, PARTIAL_PREFIX, SHEET, SHEET_MARK, explain_write_error
+from vaejax.export.errors import explain_write_error
+from vaejax.export.folders import MANIFEST, PARTIAL_PREFIX, SHEET, SHEET_MARK
 from vaejax.names import readable
 
 CHUNK = 256

@@ -26,7 +26,7 @@ from vaejax.latent import priors
 from vaejax.metrics import descriptors
 from vaejax.run.arrays import Posteriors, save_arrays
 from vaejax.run.load import Run
-from vaejax.sampling import generate, latents
+from vaejax.sampling import densities, generate
 
 # So many sounds are decoded and measured, and again a step away from each; the figures are kept in
 # the run folder.
@@ -110,7 +110,7 @@ def step(
             f"the run knows no attribute {unknown[0]!r}; it knows: {', '.join(MEASURES)}, and its "
             f"labels: {', '.join(labels)}"
         )
-    posteriors = latents.posteriors_of(run)
+    posteriors = densities.posteriors_of(run)
     dz, said = np.zeros(posteriors.means.shape[1]), []
 
     measured = [name for name in amounts if name in MEASURES]
@@ -138,7 +138,7 @@ def step(
 
     for name in amounts:
         if name not in MEASURES:
-            chosen = latents.rows_with_label(run, name)
+            chosen = densities.rows_with_label(run, name)
             if chosen.all():
                 raise ValueError(f"all sounds of the run have the label {name!r}: it leads nowhere")
             way = posteriors.means[chosen].mean(0) - posteriors.means[~chosen].mean(0)
@@ -189,7 +189,7 @@ def measure_run(run: Run, workdir: Path | None) -> Measured:
             with np.load(path, allow_pickle=False) as arrays:
                 if str(arrays["identity"]) == identity:
                     return Measured(*(arrays[name] for name in Measured._fields))
-    posteriors = latents.posteriors_of(run)
+    posteriors = densities.posteriors_of(run)
     chosen = np.linspace(0, len(posteriors.means) - 1, NUM_SOUNDS).round().astype(int)
     means = posteriors.means[chosen]
     steps = np.random.default_rng(0).standard_normal(means.shape)

@@ -1,7 +1,10 @@
 """Sound files and clips to where they lie in the latent."""
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from vaejax.config import Config
 from vaejax.data import conditioning, decoding, files, quiet
 from vaejax.data.clips import raw_clip
 from vaejax.features import conditions
+from vaejax.names import readable
 from vaejax.run.load import Run
 from vaejax.sampling import generate
 
@@ -39,6 +44,72 @@ def encoder(run: Run) -> Callable[[Any], Any]:
     encode = generate.make_encoder(run.config)
     nothing = conditions.nothing(run.vocabulary, 1)[0]
     return lambda clips: encode(run.instrument.params, run.instrument.fitted, clips, nothing)
+
+
+def encode_all(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
+    """Posterior means [num, latent_dim] of a sound file, or of all in a folder, and their names.
+
+    What is left out or had to be changed is said on stderr.
+
+    Raises:
+      FileNotFoundError: no such file or folder.
+      ValueError: no usable sound in it.
+    """
+    sounds, root, left_out = _sounds_in(path)
+    means, names = [], []
+    changed: Counter[str] = Counter()
+    chunk, encode = generate.ENCODE_CHUNK, encoder(run)
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(sounds), desc="Encoding", unit="sound", disable=len(sounds) < chunk) as bar,
+    ):
+        for start in range(0, len(sounds), chunk):
+            some = sounds[start : start + chunk]
+            waveforms = []
+            for sound, result in zip(some, pool.map(partial(try_read, run), some), strict=True):
+                name = readable(sound.relative_to(root).as_posix())
+                if isinstance(result, files.UnusableSound):
+                    tqdm.write(f"left out {name}: {result}")
+                    left_out[str(result)] += 1
+                    continue
+                waveform, changes = result
+                waveforms.append(waveform)
+                names.append(name)
+                # What follows differs from sound to sound.
+                changed.update(re.split(r" from | \(", change)[0] for change in changes)
+            if waveforms:
+                filled = np.zeros((chunk, run.config.data.num_samples), np.float32)
+                filled[: len(waveforms)] = waveforms
+                # Not waited for: the next files are read meanwhile.
+                means.append(encode(filled)[0][: len(waveforms)])
+            bar.update(len(some))
+    if left_out:
+        listed = "; ".join(f"{num} {reason}" for reason, num in left_out.most_common())
+        print(f"not read, by reason: {listed}", file=sys.stderr)
+    if not names:
+        raise ValueError(f"no usable sound in {path}")
+    if changed:
+        data = run.config.data
+        listed = ", ".join(f"{changed[verb]} {verb}" for verb in sorted(changed))
+        print(
+            f"of {len(names)} sounds: {listed} (this run makes {data.clip_seconds:g} s at "
+            f"{data.sample_rate} Hz)",
+            file=sys.stderr,
+        )
+    return np.concatenate(means), names
+
+
+def _sounds_in(path: Path) -> tuple[list[Path], Path, Counter[str]]:
+    """Sound files of a folder, the folder, and how many others there are, by reason; a file is
+    one by itself."""
+    if path.is_dir():
+        found = files.find_files(path)
+        left_out = Counter(map(files.reason_not_sound, found.others))
+        left_out.update(found.passed_over)
+        return found.sounds, path, left_out
+    if not path.exists():
+        raise FileNotFoundError(f"no file or folder {path}")
+    return [path], path.parent, Counter()
 
 
 def read_file(run: Run, path: Path, *, says: bool = False) -> np.ndarray:

@@ -26,6 +26,7 @@ from vaejax.codec import (
 from vaejax.config import Config
 from vaejax.devices import partwise
 from vaejax.drawing.thumbnails import outline, thumbnail
+from vaejax.export.samples import quantize
 from vaejax.latent import priors
 from vaejax.metrics import Embedding
 from vaejax.sampling import sequences
@@ -98,16 +99,6 @@ def describe(waveform, embedding: Embedding, *, config: Config):
     }
 
 
-def quantize(waveform, subtype: str):
-    """A waveform in [-1, 1] as the samples of a file: int16, int32 (24 bits, high) or float32."""
-    if subtype == "PCM_16":
-        return jnp.round(waveform * 32767.0).astype(jnp.int16)
-    if subtype == "PCM_24":
-        # 24 bits are all that float32 has: scaled by a power of two, no digit is lost.
-        return jnp.round(waveform * 8388607.0).astype(jnp.int32) << 8
-    return waveform
-
-
 def sound_of(
     instrument: Instrument, z, condition, *, config: Config, subtype: str, form: Form = CLIP
 ):
@@ -130,7 +121,7 @@ def sound_of(
 
 def written(waveform, embedding: Embedding, *, config: Config, subtype: str):
     """The samples of the file [num_samples], and what `describe` says."""
-    samples = quantize(waveform, subtype)
+    samples = quantize(waveform, subtype, jnp)
     return {"samples": samples, **describe(waveform, embedding, config=config)}
 
 
@@ -153,8 +144,8 @@ def make_encoder(config: Config):
 
     @jax.jit
     def means(params, fitted, waveforms, facts):
-        told = condition_of(facts, fitted, config)
-        return jax.vmap(lambda w: encode(params, fitted, w, told, config=config))(waveforms)
+        condition = condition_of(facts, fitted, config)
+        return jax.vmap(lambda w: encode(params, fitted, w, condition, config=config))(waveforms)
 
     return means
 
@@ -190,8 +181,8 @@ def make_decoder(config: Config, subtype: str, form: Form = CLIP):
         fitted = instrument.fitted
 
         def answer(z, known):
-            told = condition_of(known, fitted, config)
-            return models.decode(instrument.params, z, told, fitted.linear, config=config)
+            condition = condition_of(known, fitted, config)
+            return models.decode(instrument.params, z, condition, fitted.linear, config=config)
 
         def sound(x):
             waveform, convergence = waveform_of(x, fitted, config=config)
@@ -204,27 +195,12 @@ def make_decoder(config: Config, subtype: str, form: Form = CLIP):
     @jax.jit
     def others(instrument, latents, facts):
         def one(z, known):
-            told = condition_of(known, instrument.fitted, config)
-            return sound_of(instrument, z, told, config=config, subtype=subtype, form=form)
+            condition = condition_of(known, instrument.fitted, config)
+            return sound_of(instrument, z, condition, config=config, subtype=subtype, form=form)
 
         return jax.vmap(one)(latents, facts)
 
     return clips if form == CLIP else others
-
-
-def make_generator(config: Config, subtype: str):
-    """`make_decoder` after `make_drawer`.
-
-    Returns:
-      generate(instrument, seed_key, indices [chunk] uint32, facts [chunk, num_facts], temperature
-      []) -> `sound_of` with a leading axis.
-    """
-    draw, decoder = make_drawer(), make_decoder(config, subtype)
-
-    def generate(instrument, seed_key, indices, facts, temperature):
-        return decoder(instrument, draw(instrument.prior, seed_key, indices, temperature), facts)
-
-    return generate
 
 
 def in_chunks(program, rows, size: int):

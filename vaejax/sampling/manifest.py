@@ -9,13 +9,12 @@ import numpy as np
 from vaejax import features, names
 from vaejax.export import sfz
 from vaejax.export.files import Files
-from vaejax.export.mastering import FACTS, Mastered, Mastering
+from vaejax.export.mastering import FACTS, Mastered
 from vaejax.features import conditions
 from vaejax.keys import midi_of_hz
-from vaejax.run.load import Run
 from vaejax.sampling import sequences
-from vaejax.sampling.curation import Rules
-from vaejax.sampling.latents import Plan
+from vaejax.sampling.order import Order
+from vaejax.sampling.plans import Plan
 from vaejax.signal import phase
 from vaejax.signal.pitch import CLEAR
 
@@ -23,23 +22,11 @@ from vaejax.signal.pitch import CLEAR
 class Lines:
     """Makes the lines of one folder."""
 
-    def __init__(
-        self,
-        run: Run,
-        plan: Plan,
-        files: Files,
-        mastering: Mastering,
-        rules: Rules | None,
-        *,
-        listens: bool,
-    ):
-        """Gathers what all lines say.
-
-        Args:
-          rules: of the curation; None without.
-          listens: whether the pitch of every sound is known.
-        """
-        self.run, self.plan, self.files, self.listens = run, plan, files, listens
+    def __init__(self, order: Order):
+        """Gathers what all lines say."""
+        run, plan, files, rules = order
+        mastering = order.mastering
+        self.run, self.plan, self.files, self.listens = run, plan, files, order.listens
         self.curated = rules is not None
         self.train_files = [row["file"] for row in run.data["files"] if row["split"] == "train"]
         self.labels = {row["file"]: row["label"] for row in run.data["files"]}
@@ -58,7 +45,7 @@ class Lines:
             "inversion": inversion,
             "iterations": iterations,
             "sample_rate": mastering.sample_rate,
-            "seconds": round(sequences.num_samples(plan.form, config) / config.data.sample_rate, 6),
+            "seconds": round(order.num_samples / config.data.sample_rate, 6),
             "subtype": files.subtype,
             "dither": "tpdf" if mastering.dithers else "none",
             "level": str(mastering.level),

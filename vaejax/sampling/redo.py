@@ -7,6 +7,7 @@ gone, is drawn again with its key. The manifest says how it was inverted and wri
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax import names
-from vaejax.export.wav import LATENTS, MANIFEST
+from vaejax.export.folders import LATENTS, MANIFEST
 from vaejax.features import conditions
 from vaejax.latent.priors import Prior
 from vaejax.run.load import Run
-from vaejax.sampling import attributes, generate, latents, sequences, told
-from vaejax.sampling.latents import Plan
+from vaejax.sampling import attributes, densities, generate, plans, sequences
+from vaejax.sampling.options import Options
+from vaejax.sampling.plans import Plan
 from vaejax.sampling.sequences import CLIP
 
 
@@ -84,6 +86,47 @@ def read(path: Path, indices: Sequence[int]) -> Original:
     return _chosen(original, indices) if indices else original
 
 
+def as_before(options: Options, original: Original) -> Options:
+    """The options with those of the first time where none are given.
+
+    Raises:
+      ValueError: they do not go together, or the sounds were made in different ways.
+    """
+    if options.out.resolve() == original.path.parent.resolve():
+        raise ValueError(f"{options.out} holds the sounds to be made again: choose another --out")
+    if options.inversion is None:
+        options = replace(options, inversion=original.setting("inversion"))
+        if options.iterations is None:
+            options = replace(options, iterations=original.setting("iterations"))
+    if options.hold is None and (hold := original.setting("hold")) is not None:
+        at = original.setting("at") if options.at is None else options.at
+        options = replace(options, hold=hold, at=None if at is None else str(at))
+    form = options.format or original.format
+    before = original.setting("subtype")
+    subtype = options.subtype or before
+    if (form, subtype) == ("flac", "FLOAT"):
+        raise ValueError("the sounds are FLOAT, which FLAC does not hold: give --subtype PCM_24")
+    # Folders of before there was dither say nothing of it: they had none.
+    dither: Any = (original.setting("dither") or "none") if before == "PCM_16" else None
+    return replace(
+        options,
+        format=form,
+        subtype=subtype,
+        dither=options.dither or dither,
+        sample_rate=options.sample_rate or original.setting("sample_rate"),
+        level=options.level or original.setting("level"),
+        fade_out=(
+            original.setting("fade_out_ms") if options.fade_out is None else options.fade_out
+        ),
+        trim_silence=(
+            original.setting("trim_silence")
+            if options.trim_silence is None
+            else options.trim_silence
+        ),
+        loop=options.loop or (options.hold is None and any("loop" in r for r in original.rows)),
+    )
+
+
 def plan(run: Run, original: Original, *, temperature: float | None, workdir: Path) -> Plan:
     """The sounds again, under their own numbers and names.
 
@@ -137,7 +180,7 @@ def _stored(run: Run, original: Original) -> np.ndarray | None:
     path = original.path.parent / LATENTS
     if not path.is_file() or any("latent_row" not in row for row in original.rows):
         return None
-    stored = latents.from_file(run, path, held=True).latents
+    stored = plans.from_file(run, path, held=True).latents
     assert stored is not None
     rows = [row["latent_row"] for row in original.rows]
     if not all(isinstance(row, int) and 0 <= row < len(stored) for row in rows):
@@ -151,8 +194,8 @@ def _drawn(run: Run, original: Original, *, temperature: float | None, workdir: 
     drawer = generate.make_drawer()
     rows = []
     for row in original.rows:
-        told_of = bool(row.get("facts"))
-        kind = json.dumps([told_of, *(row.get(k) for k in ("prior", "label", "attribute"))])
+        conditioned = bool(row.get("facts"))
+        kind = json.dumps([conditioned, *(row.get(k) for k in ("prior", "label", "attribute"))])
         if kind not in densities:
             densities[kind] = _density(run, row, original, workdir)
         warmth = jnp.float32(row["temperature"] if temperature is None else temperature)
@@ -168,11 +211,11 @@ def _density(run: Run, row: dict[str, Any], original: Original, workdir: Path) -
     """What a sound was drawn from."""
     kind = row.get("prior") if row.get("seed") is not None else None
     if row.get("facts") and kind in ("told", "label"):
-        density = told.density(run, row.get("label") if kind == "label" else None)
+        density = densities.conditioned(run, row.get("label") if kind == "label" else None)
     elif kind in ("aggregate", "standard"):
-        density = latents.prior_density(run, kind)
+        density = densities.prior_density(run, kind)
     elif kind == "label":
-        density = latents.label_density(run, row["label"])
+        density = densities.label_density(run, row["label"])
     elif kind == "around":
         raise ValueError(
             f"sound {row['index']} is a variation of {row.get('around')}: to draw it again, repeat "

@@ -25,19 +25,11 @@ import numpy as np
 
 from vaejax import config as configs
 from vaejax.drawing.thumbnails import OUTLINE_WIDTH, THUMBNAIL_HEIGHT, THUMBNAIL_WIDTH
-from vaejax.export.files import Files
-from vaejax.export.wav import (
-    LATENTS,
-    MANIFEST,
-    PARTIAL_PREFIX,
-    SFZ_MARK,
-    WriteError,
-    explain_write_error,
-)
+from vaejax.export.errors import WriteError, explain_write_error
+from vaejax.export.folders import LATENTS, MANIFEST, PARTIAL_PREFIX, instruments_of_ours
+from vaejax.files import lock
 from vaejax.names import stays_in
-from vaejax.run.load import Run
-from vaejax.sampling.curation import Rules
-from vaejax.sampling.latents import Plan
+from vaejax.sampling.order import Order
 
 MARK, PICTURES = f"{PARTIAL_PREFIX}run.json", f"{PARTIAL_PREFIX}pictures"
 PARTIAL_LATENTS = f"{PARTIAL_PREFIX}{LATENTS}"
@@ -65,12 +57,13 @@ class Begun(NamedTuple):
 NOTHING = Begun(0, frozenset())
 
 
-def identity(run: Run, plan: Plan, files: Files, rules: Rules | None, title: str) -> str:
-    """A hash of all that the files of a folder depend on, but for the batch size, which none do."""
+def identity(order: Order, title: str) -> str:
+    """A hash of all that the files of a folder depend on: not the batch size."""
+    run, plan, files, rules = order
     indices = np.arange(min(plan.num, _FACTS))
     device = jax.devices()[0]
     said = [
-        _source(),
+        package_hash(),
         importlib.metadata.version("jax"),
         f"{device.platform} {device.device_kind}",
         run.fingerprint,
@@ -94,22 +87,25 @@ def identity(run: Run, plan: Plan, files: Files, rules: Rules | None, title: str
 class Folder:
     """An output folder from its first file to its last, held by one process at a time."""
 
-    def __init__(self, out: Path, command: str):
-        """Looks for what an interrupted run left.
-
-        Args:
-          out: need not exist.
-          command: `identity` of what is to be made.
-        Raises:
-          WriteError: another process is writing to it.
-        """
-        self.out, self.command = out, command
+    def __init__(self, out: Path, order: Order, *, title: str):
+        """Opens nothing yet; `out` need not exist."""
+        self.out, self._order, self._title = out, order, title
+        self.command = ""
+        """`identity` of what is to be made."""
         self._mark: IO[bytes] | None = None
         self.holds_other = False
         """Whether it holds an unfinished run of another command."""
         self.goes_on = False
         """Whether it holds one of this command."""
-        if not (out / MARK).is_file():
+
+    def open(self) -> None:
+        """Looks for what an interrupted run left.
+
+        Raises:
+          WriteError: another process is writing to it.
+        """
+        self.command = identity(self._order, self._title)
+        if not (self.out / MARK).is_file():
             return
         self._lock("rb")
         assert self._mark is not None
@@ -119,7 +115,7 @@ class Folder:
             # Ended while it wrote this, which comes before everything else.
             self.close()
             return
-        self.goes_on, self.holds_other = made == command, made != command
+        self.goes_on, self.holds_other = made == self.command, made != self.command
         if self.holds_other:
             self.close()
 
@@ -149,11 +145,8 @@ class Folder:
         out = self.out
         try:
             _remove_partial(out)
-            for path in out.glob("*.sfz"):
-                with path.open("rb") as file:
-                    ours = file.readline().strip() == SFZ_MARK.encode()
-                if ours:
-                    path.unlink()
+            for path in instruments_of_ours(out):
+                path.unlink()
             # After Ctrl-C, what was made until then had got its name.
             if not (out / PARTIAL_LATENTS).exists() and (out / LATENTS).exists():
                 os.replace(out / LATENTS, out / PARTIAL_LATENTS)
@@ -213,19 +206,11 @@ class Folder:
 
     def _lock(self, mode: str) -> None:
         self._mark = open(self.out / MARK, mode, buffering=0)  # noqa: SIM115
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(self._mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock(self._mark) is False:
             self.close()
             raise WriteError(
                 f"another process is writing to {self.out}; wait for it, or choose another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
+            )
 
 
 def listed(out: Path) -> Iterator[tuple[list[dict[str, Any]], np.ndarray]]:
@@ -255,7 +240,7 @@ def _size(path: Path) -> int:
     return 0
 
 
-def _source() -> str:
+def package_hash() -> str:
     """A hash of this package's source: what was changed makes other sounds."""
     digest = hashlib.blake2b(digest_size=16)
     root = Path(__file__).parents[1]

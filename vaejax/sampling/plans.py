@@ -4,11 +4,7 @@ Drawing from the prior, from the region of one label and around one sound are th
 another density; morphs, reconstructions and latents from a file are lists of latents.
 """
 
-import re
-import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,20 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from vaejax.data import files
-from vaejax.latent import paths, priors
-from vaejax.latent.priors import Mixture, Prior, Windows
-from vaejax.names import distinct, portable, readable
-from vaejax.objective import context
-from vaejax.run.arrays import Posteriors
+from vaejax.latent import paths
+from vaejax.latent.priors import Prior
+from vaejax.names import distinct, portable
 from vaejax.run.load import Run
-from vaejax.sampling import encoding, generate, sequences
+from vaejax.sampling import densities, encoding, sequences
 from vaejax.sampling.matching import make_match
 from vaejax.sampling.sequences import CLIP, Form
 
-DEFAULT_NUM = 64
 # Searches of --match, and how far around the encoder's answer they start.
 NUM_STARTS = 4
 START_SPREAD = 0.1
@@ -82,7 +73,7 @@ class Plan(NamedTuple):
 def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
     """New sounds from the prior: `aggregate` or `standard`."""
     about = {"label": None, "prior": prior if run.has_fitted_prior else "standard"}
-    density = prior_density(run, prior)
+    density = densities.prior_density(run, prior)
     return draws(density, about, num=num, seed=seed, temperature=temperature)
 
 
@@ -92,91 +83,25 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
     Raises:
       ValueError: no such label (lists the known ones), or an unfinished run.
     """
-    density = label_density(run, label)
+    density = densities.label_density(run, label)
     about = {"label": label, "prior": "label"}
     return draws(density, about, num=num, seed=seed, temperature=temperature)
-
-
-def prior_density(run: Run, prior: str) -> Prior:
-    """The density of `aggregate`, or of `standard`: the objective's own p(z), which is N(0, I)
-    unless it was learned, and stands for the other while the run is unfinished."""
-    if prior == "aggregate":
-        return run.instrument.prior
-    return context.prior_density(run.instrument.params, run.instrument.fitted, config=run.config)
-
-
-def label_density(run: Run, label: str) -> Prior:
-    """Where the training sounds of one folder lie.
-
-    Raises:
-      ValueError: no such label (lists the known ones), or an unfinished run.
-    """
-    chosen = rows_with_label(run, label)
-    return of_rows(run.instrument.prior, posteriors_of(run), chosen)
-
-
-def of_rows(prior: Prior, posteriors: Posteriors, chosen: np.ndarray) -> Prior:
-    """The density of an aggregate posterior, of some of its sounds alone.
-
-    Args:
-      prior: fitted to `posteriors`.
-      chosen: [num_clips] bool.
-
-    Returns:
-      The windows around these sounds; where the density is a mixture, one Gaussian, shrunk towards
-      the whole set as far as they are few.
-    """
-    _, means, variances = posteriors
-    if isinstance(prior, Windows):
-        return prior._replace(chosen=jnp.asarray(np.flatnonzero(chosen), jnp.int32))
-    return priors.fit_mixture(
-        means[chosen],
-        variances[chosen],
-        components=1,
-        pooled=priors.covariance(means, variances),
-    )
-
-
-def rows_with_label(run: Run, label: str) -> np.ndarray:
-    """Which of the run's posteriors, [num_clips] bool, are of sounds of one folder.
-
-    Raises:
-      ValueError: no such label (lists the known ones), or an unfinished run.
-    """
-    labels = [row["label"] for row in run.data["files"]]
-    if label not in labels:
-        known = ", ".join(sorted(set(labels)))
-        raise ValueError(f"the run knows no label {label!r}; it knows: {known}")
-    chosen = np.array([labels[row] == label for row in posteriors_of(run).rows])
-    if not chosen.any():
-        raise ValueError(
-            f"no sound with the label {label!r} is among those that the prior was fitted on (all "
-            "were held out, or left out by prior.max_clips); choose another"
-        )
-    return chosen
 
 
 def around(run: Run, path: Path, *, num: int, seed: int, spread: float, temperature: float) -> Plan:
     """Variations of one sound: its posterior, widened by spread times the whole set's shape."""
     mean, variance = encoding.encode_file(run, path)
-    shape = _spread(run)
-    density = widened(mean, variance, spread=spread, covariance=shape @ shape.T)
+    _, shape = densities.gaussian_of(run)
+    density = densities.widened(mean, variance, spread=spread, covariance=shape @ shape.T)
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
     return draws(density, about, num=num, seed=seed, temperature=temperature)
-
-
-def widened(mean, variance, *, spread: float, covariance) -> Mixture:
-    """A posterior, mean and variance [latent_dim] each, widened by spread times the shape of the
-    whole set, covariance [latent_dim, latent_dim]."""
-    cholesky = jnp.linalg.cholesky(jnp.diag(variance) + spread**2 * covariance)
-    return Mixture(jnp.zeros(1), mean[None], cholesky[None])
 
 
 def between(run: Run, a: Path, b: Path, *, num: int, path: str = "straight") -> Plan:
     """A path from one sound to another in equal steps, both included; see `path_between`."""
     start, end = (np.asarray(encoding.encode_file(run, file)[0]) for file in (a, b))
     about = {"label": None, "prior": "between", "between": [a.name, b.name], "path": path}
-    return _given(path_between(run, start, end, num=num, path=path), about, numbered(num, None))
+    return given(path_between(run, start, end, num=num, path=path), about, numbered(num, None))
 
 
 def morph(
@@ -205,7 +130,7 @@ def morph(
         parts = run.instrument.params, run.instrument.fitted
         nothing = jnp.zeros(run.vocabulary.condition_dim)
         ends = [np.asarray(moment(*parts, z, nothing)) for z in (start, end)]
-        mean, cholesky = _of_frames(run)
+        mean, cholesky = densities.gaussian_of(run, config.model.latent_dim)
         latents = sequences.between(
             ends[0], ends[1], steps, mean=mean, cholesky=cholesky, path=path
         )
@@ -218,7 +143,7 @@ def morph(
         **({} if at is None else {"at": at}),
     }
     form = sequences.path_form(config, latents.size, fades_in=at != "moving")
-    return _given(latents.reshape(1, -1), about, numbered(1, None))._replace(form=form)
+    return given(latents.reshape(1, -1), about, numbered(1, None))._replace(form=form)
 
 
 def grid(run: Run, corners: Sequence[Path], *, num: int) -> Plan:
@@ -235,7 +160,7 @@ def grid(run: Run, corners: Sequence[Path], *, num: int) -> Plan:
     print(f"a grid of {rows} rows and {columns} columns: {rows * columns} sounds{asked}")
     about = {"label": None, "prior": "grid", "corners": [corner.name for corner in corners]}
     each = [{"grid": [round(float(x), 6), round(float(y), 6)]} for x, y in zip(u, v, strict=True)]
-    return _given(paths.bilinear(ends, u, v), about, numbered(rows * columns, None), each=each)
+    return given(paths.bilinear(ends, u, v), about, numbered(rows * columns, None), each=each)
 
 
 def path_between(run: Run, start, end, *, num: int, path: str) -> np.ndarray:
@@ -251,7 +176,8 @@ def path_between(run: Run, start, end, *, num: int, path: str) -> np.ndarray:
     if path == "straight":
         return paths.straight(start, end, t)
     if path == "spherical":
-        return paths.spherical(start, end, t, mean=_centre(run), cholesky=_spread(run))
+        mean, cholesky = densities.gaussian_of(run)
+        return paths.spherical(start, end, t, mean=mean, cholesky=cholesky)
     raise ValueError(f"path={path!r} must be 'straight' or 'spherical'")
 
 
@@ -262,7 +188,7 @@ def matching(run: Run, path: Path, *, seed: int) -> Plan:
     """
     waveform = encoding.read_file(run, path)
     mean, _ = encoding.encode_file(run, path)
-    spread = _spread(run)
+    _, spread = densities.gaussian_of(run)
     eps = jax.random.normal(jax.random.key(seed), (NUM_STARTS - 1, mean.shape[0]))
     starts = jnp.concatenate([mean[None], mean + START_SPREAD * eps @ spread.T])
     search = make_match(run.config)
@@ -280,7 +206,7 @@ def matching(run: Run, path: Path, *, seed: int) -> Plan:
         f"distance to {path.name}: {float(distance):.3f} (multi-resolution STFT; "
         f"{float(start_distance):.3f} before the search)"
     )
-    return _given(np.asarray(z)[None], about, numbered(1, None), seed=seed)
+    return given(np.asarray(z)[None], about, numbered(1, None), seed=seed)
 
 
 def reconstruct(run: Run, path: Path) -> Plan:
@@ -290,62 +216,11 @@ def reconstruct(run: Run, path: Path) -> Plan:
       FileNotFoundError: no such file or folder.
       ValueError: no usable sound in it.
     """
-    left_out: Counter[str] = Counter()
-    if path.is_dir():
-        found = files.find_files(path)
-        sounds, root = found.sounds, path
-        left_out.update(map(files.reason_not_sound, found.others))
-        left_out.update(found.passed_over)
-    else:
-        if not path.exists():
-            raise FileNotFoundError(f"no file or folder {path}")
-        sounds, root = [path], path.parent
-    means, names = [], []
-    changed: Counter[str] = Counter()
-    chunk = generate.ENCODE_CHUNK
-    encode, try_read = encoding.encoder(run), partial(encoding.try_read, run)
-    with (
-        ThreadPoolExecutor() as pool,
-        tqdm(total=len(sounds), desc="Encoding", unit="sound", disable=len(sounds) < chunk) as bar,
-    ):
-        for start in range(0, len(sounds), chunk):
-            some = sounds[start : start + chunk]
-            waveforms = []
-            for sound, result in zip(some, pool.map(try_read, some), strict=True):
-                name = readable(sound.relative_to(root).as_posix())
-                if isinstance(result, files.UnusableSound):
-                    tqdm.write(f"left out {name}: {result}")
-                    left_out[str(result)] += 1
-                    continue
-                waveform, changes = result
-                waveforms.append(waveform)
-                names.append(name)
-                # What follows differs from sound to sound.
-                changed.update(re.split(r" from | \(", change)[0] for change in changes)
-            if waveforms:
-                filled = np.zeros((chunk, run.config.data.num_samples), np.float32)
-                filled[: len(waveforms)] = waveforms
-                # Not waited for: the next files are read meanwhile.
-                means.append(encode(filled)[0][: len(waveforms)])
-            bar.update(len(some))
-    if left_out:
-        listed = "; ".join(f"{num} {reason}" for reason, num in left_out.most_common())
-        print(f"not read, by reason: {listed}", file=sys.stderr)
-    if not names:
-        raise ValueError(f"no usable sound in {path}")
-    if changed:
-        data = run.config.data
-        listed = ", ".join(f"{changed[verb]} {verb}" for verb in sorted(changed))
-        print(
-            f"of {len(names)} sounds: {listed} (this run makes {data.clip_seconds:g} s at "
-            f"{data.sample_rate} Hz)",
-            file=sys.stderr,
-        )
-    stems = distinct(names)
-    return _given(
-        np.concatenate(means),
+    means, names = encoding.encode_all(run, path)
+    return given(
+        means,
         {"label": None, "prior": "reconstruct"},
-        stems.__getitem__,
+        distinct(names).__getitem__,
         each=[{"source": name} for name in names],
     )
 
@@ -379,51 +254,11 @@ def from_file(run: Run, path: Path, *, held: bool = False) -> Plan:
     about = {"label": None, "prior": "latents", "latents": path.name}
     latents = latents.astype(np.float32)
     if held:
-        return _given(latents, about, numbered(len(latents), None))
+        return given(latents, about, numbered(len(latents), None))
     if latents.shape[1] == of_frame < latent_dim:
         latents = latents.reshape(1, -1)
     form = sequences.path_form(run.config, latents.shape[1])
-    return _given(latents, about, numbered(len(latents), None))._replace(form=form)
-
-
-def _centre(run: Run):
-    """Mean [latent_dim] of the aggregate posterior."""
-    if run.posteriors is None:
-        return jnp.zeros(run.config.latent_dim)
-    return run.posteriors.means.mean(0)
-
-
-def _spread(run: Run):
-    """Cholesky factor [latent_dim, latent_dim] of the aggregate posterior's covariance."""
-    if run.posteriors is None:
-        return jnp.eye(run.config.latent_dim)
-    return jnp.linalg.cholesky(priors.covariance(run.posteriors.means, run.posteriors.variances))
-
-
-def _of_frames(run: Run):
-    """Mean [d] of the latents of single frames, and the Cholesky factor [d, d] of their
-    covariance."""
-    width = run.config.model.latent_dim
-    if run.posteriors is None:
-        return jnp.zeros(width), jnp.eye(width)
-    means, variances = (
-        part.reshape(-1, width) for part in (run.posteriors.means, run.posteriors.variances)
-    )
-    return means.mean(0), jnp.linalg.cholesky(priors.covariance(means, variances))
-
-
-def posteriors_of(run: Run) -> Posteriors:
-    """Where the training sounds lie.
-
-    Raises:
-      ValueError: the run is unfinished.
-    """
-    if run.posteriors is None:
-        raise ValueError(
-            "this run was not finished, so where its labels lie is not known yet: let train.py "
-            "finish, or stop it with Ctrl-C"
-        )
-    return run.posteriors
+    return given(latents, about, numbered(len(latents), None))._replace(form=form)
 
 
 def draws(prior: Prior, about, *, num: int, seed: int, temperature: float) -> Plan:
@@ -438,7 +273,8 @@ def draws(prior: Prior, about, *, num: int, seed: int, temperature: float) -> Pl
     )
 
 
-def _given(latents: np.ndarray, about, stems, each=None, seed=None) -> Plan:
+def given(latents: np.ndarray, about, stems, each=None, seed=None) -> Plan:
+    """Sounds of given latents [num, latent_dim]; for the rest see `Plan`."""
     return Plan(
         num=len(latents),
         stems=stems,

@@ -18,8 +18,8 @@ from vaejax.features.conditions import Vocabulary
 from vaejax.keys import Keys
 from vaejax.latent import priors
 from vaejax.run import load
-from vaejax.sampling import generate, latents, told
-from vaejax.sampling.told import Asked
+from vaejax.sampling import conditioned, densities, generate, plans
+from vaejax.sampling.conditioned import Conditioning
 from vaejax.signal.pitch import pitch
 from vaejax.synthesizer import Synthesizer
 from vaejax.train import evaluation
@@ -106,7 +106,7 @@ def test_told_the_key_z_need_not_say_it(run):
 
 
 def test_sounds_have_the_pitch_that_the_model_is_told(run):
-    plan = told.draws(run, Asked(pitches=Keys(60, 72)), num=16, **DRAW)
+    plan = conditioned.draws(run, Conditioning(pitches=Keys(60, 72)), num=16, **DRAW)
     decoder = generate.make_decoder(run.config, "FLOAT")
     draw = generate.make_drawer()
     index = np.arange(16, dtype=np.uint32)
@@ -121,7 +121,7 @@ def test_sounds_have_the_pitch_that_the_model_is_told(run):
 
 
 def test_keys_take_turns_and_labels_are_as_asked(run):
-    plan = told.draws(run, Asked("plucked", Keys(60, 62)), num=10, **DRAW)
+    plan = conditioned.draws(run, Conditioning("plucked", Keys(60, 62)), num=10, **DRAW)
     values = [conditions.values_of(run.vocabulary, row) for row in facts(plan)]
     assert [v["pitch"] for v in values] == [60, 61, 62] * 3 + [60]
     assert {v["label"] for v in values} == {"plucked"}
@@ -129,10 +129,10 @@ def test_keys_take_turns_and_labels_are_as_asked(run):
 
 
 def test_what_is_not_asked_for_is_borrowed_from_one_training_sound(run):
-    plan = told.draws(run, Asked("held"), num=200, **DRAW)
+    plan = conditioned.draws(run, Conditioning("held"), num=200, **DRAW)
     keys = {conditions.values_of(run.vocabulary, row)["pitch"] for row in facts(plan)}
     assert keys == set(KEYS)
-    everything = told.draws(run, Asked(pitches=Keys(60, 60)), num=200, **DRAW)
+    everything = conditioned.draws(run, Conditioning(pitches=Keys(60, 60)), num=200, **DRAW)
     labels = [conditions.values_of(run.vocabulary, row)["label"] for row in facts(everything)]
     assert 60 < labels.count("held") < 140
 
@@ -143,10 +143,10 @@ def test_only_sounds_that_have_a_pitch_lend_their_label_to_one(run):
         for row in run.data["files"]
     ]
     drums = run._replace(data={**run.data, "files": files})
-    plan = told.draws(drums, Asked(pitches=Keys(60, 62)), num=40, **DRAW)
+    plan = conditioned.draws(drums, Conditioning(pitches=Keys(60, 62)), num=40, **DRAW)
     labels = {conditions.values_of(run.vocabulary, row)["label"] for row in facts(plan)}
     assert labels == {"plucked"}
-    asked = told.draws(drums, Asked("held", Keys(60, 62)), num=3, **DRAW)
+    asked = conditioned.draws(drums, Conditioning("held", Keys(60, 62)), num=3, **DRAW)
     assert [conditions.values_of(run.vocabulary, row)["pitch"] for row in facts(asked)] == [
         60,
         61,
@@ -155,15 +155,19 @@ def test_only_sounds_that_have_a_pitch_lend_their_label_to_one(run):
 
 
 def test_facts_of_a_sound_do_not_depend_on_how_many_are_asked_for(run):
-    few = told.draws(run, Asked(pitches=Keys(48, 72)), num=5, **DRAW)
-    many = told.draws(run, Asked(pitches=Keys(48, 72)), num=50, **DRAW)
+    few = conditioned.draws(run, Conditioning(pitches=Keys(48, 72)), num=5, **DRAW)
+    many = conditioned.draws(run, Conditioning(pitches=Keys(48, 72)), num=50, **DRAW)
     np.testing.assert_array_equal(facts(few), facts(many, 5))
-    other = told.draws(run, Asked(pitches=Keys(48, 72)), num=50, seed=4, temperature=1.0)
+    other = conditioned.draws(
+        run, Conditioning(pitches=Keys(48, 72)), num=50, seed=4, temperature=1.0
+    )
     assert (facts(other)[:, 0] != facts(many)[:, 0]).any()
 
 
 def test_multisample_plays_each_draw_at_every_key(run):
-    plan = told.draws(run, Asked(pitches=Keys(60, 63), multisample=True), num=3, **DRAW)
+    plan = conditioned.draws(
+        run, Conditioning(pitches=Keys(60, 63), multisample=True), num=3, **DRAW
+    )
     assert plan.num == 12
     assert plan.about["multisample"] == 4
     for i in range(3):
@@ -174,7 +178,7 @@ def test_multisample_plays_each_draw_at_every_key(run):
         assert len(set(rows[:, 0])) == 1
     assert np.abs(plan.latents[0] - plan.latents[4]).max() > 0
     # The draws are those of plain sampling.
-    alone = told.draws(run, Asked(pitches=Keys(60, 60)), num=3, **DRAW)
+    alone = conditioned.draws(run, Conditioning(pitches=Keys(60, 60)), num=3, **DRAW)
     z = generate.make_drawer()(
         alone.prior, jax.random.key(3), np.arange(16, dtype=np.uint32), jnp.float32(1.0)
     )
@@ -184,23 +188,23 @@ def test_multisample_plays_each_draw_at_every_key(run):
 def test_a_run_that_is_told_nothing_says_so(run):
     plain = run._replace(vocabulary=conditions.Vocabulary(), told=None)
     with pytest.raises(ValueError, match="cannot be told pitch; it was told nothing"):
-        told.draws(plain, Asked(pitches=Keys(60, 60)), num=1, **DRAW)
+        conditioned.draws(plain, Conditioning(pitches=Keys(60, 60)), num=1, **DRAW)
     unfinished = run._replace(told=None, posteriors=None)
     with pytest.raises(ValueError, match="was not finished"):
-        told.draws(unfinished, Asked(pitches=Keys(60, 60)), num=1, **DRAW)
+        conditioned.draws(unfinished, Conditioning(pitches=Keys(60, 60)), num=1, **DRAW)
 
 
 def test_density_of_a_label_is_centred_on_its_sounds(run):
     labels = np.array([row["label"] for row in run.data["files"]])[run.told.posteriors.rows]
     expected = run.told.posteriors.means[labels == "held"].mean(0)
-    density = told.density(run, "held")
+    density = densities.conditioned(run, "held")
     centres = density.means
     if isinstance(density, priors.Windows):
         centres = centres[density.chosen]
     np.testing.assert_allclose(centres.mean(0), expected, atol=1e-4)
     with pytest.raises(ValueError, match="no label 'x'"):
-        told.density(run, "x")
-    assert latents.rows_with_label(run, "held").sum() == (labels == "held").sum()
+        densities.conditioned(run, "x")
+    assert densities.rows_with_label(run, "held").sum() == (labels == "held").sum()
 
 
 def test_variations_of_a_file_are_told_its_pitch_and_played_at_others(run, tmp_path):
@@ -210,14 +214,14 @@ def test_variations_of_a_file_are_told_its_pitch_and_played_at_others(run, tmp_p
     tone = sum(np.sin(2 * np.pi * n * hz * t) / n for n in range(1, 8)) * np.exp(-2 * t)
     path = tmp_path / "tone.wav"
     soundfile.write(path, 0.4 * tone, rate)
-    asked = Asked(pitches=Keys(60, 72), multisample=True)
-    plan = told.around(run, path, asked, spread=0.0, num=1, seed=0, temperature=0.0)
+    asked = Conditioning(pitches=Keys(60, 72), multisample=True)
+    plan = conditioned.around(run, path, asked, spread=0.0, num=1, seed=0, temperature=0.0)
     assert plan.num == 13
     rows = facts(plan)
     np.testing.assert_array_equal(rows[:, 1], np.arange(60, 73))
     assert np.isnan(rows[:, 0]).all()
     # Told its pitch, the sound lies where the model expects a sound of that pitch to lie.
-    untold = latents.around(run, path, spread=0.0, num=1, seed=0, temperature=0.0)
+    untold = plans.around(run, path, spread=0.0, num=1, seed=0, temperature=0.0)
     assert np.linalg.norm(plan.latents[0]) < np.linalg.norm(untold.prior.means[0])
 
 
@@ -225,7 +229,9 @@ def test_the_door_tells_what_it_is_told(run):
     player = Synthesizer(*run)
     key = jax.random.key(3)
     sounds = player.sample(key, 4, label="held", pitch=64, temperature=0.5)
-    plan = told.draws(run, Asked("held", Keys(64, 64)), num=4, seed=3, temperature=0.5)
+    plan = conditioned.draws(
+        run, Conditioning("held", Keys(64, 64)), num=4, seed=3, temperature=0.5
+    )
     z = player.draw(key, 4, label="held", pitch=64, temperature=0.5)
     decoder = generate.make_decoder(run.config, "FLOAT")
     chunk = generate.chunk_size()
@@ -240,5 +246,7 @@ def test_the_door_tells_what_it_is_told(run):
 
 def test_keys_of_a_range_move_the_chroma_too():
     run = SimpleNamespace(vocabulary=Vocabulary(pitch=True, chroma=True))
-    told = Asked(pitches=Keys(60, 62)).with_keys(run, np.zeros((4, 2), np.float32), np.arange(4))
+    told = Conditioning(pitches=Keys(60, 62)).with_keys(
+        run, np.zeros((4, 2), np.float32), np.arange(4)
+    )
     np.testing.assert_array_equal(told, [[60, 0], [61, 1], [62, 2], [60, 0]])

@@ -1,8 +1,8 @@
-"""Plans of sounds of which the model is told something: label, pitch, factors.
+"""Plans of sounds under a condition: label, pitch, factors.
 
-What is asked for is told; what is not asked for is told as of a training sound drawn at random
-(of that label, where one is asked for), because a model that is told half of what it knows
-answers less sharply. z comes from where training sounds lie when the model is told all of them.
+What is left open is taken from a training sound drawn at random (of that label, where one is
+given), because a model that is told half of what it knows answers less sharply. z is drawn from
+where the training sounds lie when the model is told all of them.
 """
 
 from collections.abc import Callable
@@ -17,48 +17,17 @@ import numpy as np
 from vaejax.features import conditions
 from vaejax.keys import Keys, midi_of_hz
 from vaejax.latent import priors
-from vaejax.latent.priors import Prior
-from vaejax.run.arrays import Aggregate
 from vaejax.run.load import Run
-from vaejax.sampling import encoding, generate, latents
-from vaejax.sampling.latents import Plan
+from vaejax.sampling import densities, encoding, generate, plans
+from vaejax.sampling.plans import Plan
 from vaejax.signal.pitch import CLEAR, pitch
 
 # Folded into the key of a sound for the training sound whose facts it borrows.
 BORROWED = 1
 
 
-def aggregate_of(run: Run) -> Aggregate:
-    """Where the training sounds lie when the model is told all that is known.
-
-    Raises:
-      ValueError: the run is unfinished, or its model can be told nothing.
-    """
-    if run.told is None:
-        latents.posteriors_of(run)  # says that the run is unfinished
-        if run.vocabulary.num_facts:
-            raise ValueError(
-                "where this run's sounds lie when the model is told of them was not stored: run "
-                "train.py on it again"
-            )
-        raise ValueError("this run's model can be told nothing of a sound")
-    return run.told
-
-
-def density(run: Run, label: str | None) -> Prior:
-    """Where z lies when the model is told all that is known, of one label or of all.
-
-    Raises:
-      ValueError: no such label, or an unfinished run.
-    """
-    told = aggregate_of(run)
-    if label is None:
-        return told.prior
-    return latents.of_rows(told.prior, told.posteriors, latents.rows_with_label(run, label))
-
-
-class Asked(NamedTuple):
-    """What sounds are asked for; what is None is left open."""
+class Conditioning(NamedTuple):
+    """What sounds are conditioned on; what is None is left open."""
 
     label: str | None = None
     pitches: Keys | None = None
@@ -96,32 +65,32 @@ class Asked(NamedTuple):
         return facts
 
 
-def draws(run: Run, asked: Asked, *, num: int, seed: int, temperature: float) -> Plan:
+def draws(run: Run, condition: Conditioning, *, num: int, seed: int, temperature: float) -> Plan:
     """New sounds of a label, of a range of pitches, of some factors, or all of these.
 
     Raises:
       ValueError: the model cannot be told that, no such label, or an unfinished run.
     """
-    facts = facts_for(run, asked, jax.random.key(seed))
-    drawn_from = density(run, asked.label)
-    about = {"label": asked.label, "prior": "told" if asked.label is None else "label"}
-    plan = latents.draws(drawn_from, about, num=num, seed=seed, temperature=temperature)
-    return _played(plan._replace(facts=facts), asked)
+    facts = facts_for(run, condition, jax.random.key(seed))
+    drawn_from = densities.conditioned(run, condition.label)
+    about = {"label": condition.label, "prior": "told" if condition.label is None else "label"}
+    plan = plans.draws(drawn_from, about, num=num, seed=seed, temperature=temperature)
+    return _played(plan._replace(facts=facts), condition)
 
 
-def facts_for(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]:
+def facts_for(run: Run, condition: Conditioning, key) -> Callable[[np.ndarray], np.ndarray]:
     """What the model is told of sounds drawn with a key: indices [n] -> [n, num_facts].
 
     Raises:
       ValueError: the model cannot be told that, no such label, or an unfinished run.
     """
-    wanted = asked.facts(run)
-    borrow = _lender(run, asked, key)
+    wanted = condition.facts(run)
+    borrow = _lender(run, condition, key)
 
     def facts(indices: np.ndarray) -> np.ndarray:
-        borrowed = borrow(indices // asked.keys_per_draw)
-        told = np.where(np.isnan(wanted), borrowed, wanted).astype(np.float32)
-        return asked.with_keys(run, told, indices)
+        borrowed = borrow(indices // condition.keys_per_draw)
+        filled = np.where(np.isnan(wanted), borrowed, wanted).astype(np.float32)
+        return condition.with_keys(run, filled, indices)
 
     return facts
 
@@ -129,7 +98,7 @@ def facts_for(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]
 def around(
     run: Run,
     path: Path,
-    asked: Asked,
+    condition: Conditioning,
     *,
     spread: float,
     num: int,
@@ -143,7 +112,7 @@ def around(
     Raises:
       FileNotFoundError: no such file. ValueError: it is not usable, or as `draws`.
     """
-    wanted = asked.facts(run)
+    wanted = condition.facts(run)
     waveform = encoding.read_file(run, path, says=True)
     own = conditions.facts_from(run.vocabulary, _heard(run, waveform))
     encode = generate.make_encoder(run.config)
@@ -151,21 +120,21 @@ def around(
     mean, logvar = generate.in_chunks(
         lambda clips: encode(*parts, clips, own), waveform[None], generate.ENCODE_CHUNK
     )
-    posteriors = aggregate_of(run).posteriors
-    drawn_from = latents.widened(
+    posteriors = densities.conditioned_aggregate(run).posteriors
+    drawn_from = densities.widened(
         jnp.asarray(mean[0]),
         jnp.exp(logvar[0]),
         spread=spread,
         covariance=priors.covariance(posteriors.means, posteriors.variances),
     )
-    told = np.where(np.isnan(wanted), own, wanted).astype(np.float32)
+    filled = np.where(np.isnan(wanted), own, wanted).astype(np.float32)
 
     def facts(indices: np.ndarray) -> np.ndarray:
-        return asked.with_keys(run, np.tile(told, (len(indices), 1)), indices)
+        return condition.with_keys(run, np.tile(filled, (len(indices), 1)), indices)
 
     about = {"label": None, "prior": "around", "around": path.name, "spread": spread}
-    plan = latents.draws(drawn_from, about, num=num, seed=seed, temperature=temperature)
-    return _played(plan._replace(facts=facts), asked)
+    plan = plans.draws(drawn_from, about, num=num, seed=seed, temperature=temperature)
+    return _played(plan._replace(facts=facts), condition)
 
 
 def _heard(run: Run, waveform: np.ndarray) -> dict[str, float]:
@@ -181,17 +150,17 @@ def _heard(run: Run, waveform: np.ndarray) -> dict[str, float]:
     return {**heard, "chroma": conditions.chroma_of(key)} if vocabulary.chroma else heard
 
 
-def _lender(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]:
+def _lender(run: Run, condition: Conditioning, key) -> Callable[[np.ndarray], np.ndarray]:
     """Facts of training sounds, of one label or of all: indices [n] -> [n, num_facts].
 
     Where a pitch is asked for, only of sounds that have one: a drum has no keys. Sound i borrows
     those of a training sound that is drawn with fold_in(key, i) alone.
     """
-    known = aggregate_of(run).posteriors.rows
-    if asked.label is not None:
-        known = known[latents.rows_with_label(run, asked.label)]
+    known = densities.conditioned_aggregate(run).posteriors.rows
+    if condition.label is not None:
+        known = known[densities.rows_with_label(run, condition.label)]
     table = conditions.facts_of(run.vocabulary, [run.data["files"][row] for row in known])
-    if asked.pitches is not None:
+    if condition.pitches is not None:
         pitch = table[:, conditions.fact_names(run.vocabulary).index("pitch")]
         # Of a label without pitches, as before: it is what was asked for.
         table = table[np.isfinite(pitch)] if np.isfinite(pitch).any() else table
@@ -211,9 +180,9 @@ def _lender(run: Run, asked: Asked, key) -> Callable[[np.ndarray], np.ndarray]:
     return borrow
 
 
-def _played(plan: Plan, asked: Asked) -> Plan:
+def _played(plan: Plan, condition: Conditioning) -> Plan:
     """The plan with each of its draws played at every key, if that is asked for."""
-    keys = asked.keys_per_draw
+    keys = condition.keys_per_draw
     if keys == 1:
         return plan
     assert plan.prior is not None
@@ -225,7 +194,7 @@ def _played(plan: Plan, asked: Asked) -> Plan:
     )
     return plan._replace(
         num=plan.num * keys,
-        stems=latents.numbered(plan.num * keys, plan.about["label"]),
+        stems=plans.numbered(plan.num * keys, plan.about["label"]),
         latents=np.repeat(points, keys, axis=0),
         prior=None,
         about={**plan.about, "multisample": keys},
