@@ -142,9 +142,8 @@ def report(sounds: Sounds) -> str:
         listed = ", ".join(groups[:8]) + (", ..." if len(groups) > 8 else "")
         lines.append(f"held out by {split['by']}: {listed} ({len(groups)} in all)")
     if sounds.told.num_facts:
-        facts = ["label"] * bool(sounds.told.labels) + ["pitch"] * sounds.told.pitch
         counts = np.isfinite(sounds.facts).sum(0)
-        named = zip([*facts, *sounds.told.factors], counts, strict=True)
+        named = zip(conditions.fact_names(sounds.told), counts, strict=True)
         lines.append("told of: " + ", ".join(f"{name} ({count})" for name, count in named))
     lines += _rejections(corpus) + _remarks(corpus)
     return "\n".join(lines)
