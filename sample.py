@@ -26,6 +26,7 @@ from vaejax.config import Inversion
 from vaejax.devices import hosts
 from vaejax.keys import parse_keys
 from vaejax.sampling.curation import Rules
+from vaejax.tables import one_of
 
 if TYPE_CHECKING:
     from vaejax.run.load import Run
@@ -67,9 +68,9 @@ class Options:
     temperature: float | None = None
     """Spread of the draws, 1 by default; below 1 nearer to what is typical (with a prior of
     windows: to single training sounds), above 1 stranger."""
-    prior: Literal["aggregate", "standard"] = "aggregate"
-    """`aggregate`: where the training sounds lie in the latent; `standard`: the objective's own
-    prior, N(0, I) unless it was learned."""
+    prior: Annotated[str, one_of("latent/priors.py:PRIORS", "aggregate", "standard")] = "aggregate"
+    """`aggregate`: where the training sounds lie in the latent, by the likeliest of the other
+    densities; `standard`: the objective's own prior, N(0, I) unless it was learned."""
     label: str | None = None
     """Draw from the region of the training sounds of this folder."""
     pitch: str | None = None
@@ -305,8 +306,8 @@ def _told_problem(options: Options, mode: str | None) -> str | None:
     for name in ("label", "pitch"):
         if name in tells:
             return f"--tell {name}=... has an option of its own: --{name}"
-    if (keys or tells) and options.prior == "standard":
-        return "--prior standard knows nothing of --pitch and --tell"
+    if (keys or tells) and options.prior != "aggregate":
+        return f"--prior {options.prior} knows nothing of --pitch and --tell"
     if keys and keys.num > 1 and options.rules != Rules():
         return "--unique and others reject keys of a range as well: give --pitch one key"
     if (keys or tells) and options.attribute:
@@ -438,10 +439,10 @@ def _plan(run: "Run", options: Options, original: "Original | None") -> "Plan":
         return redo.plan(run, original, temperature=options.temperature, workdir=options.workdir)
     factors = _amounts(options.tell, "--tell", "decay=0.5")
     tells_label = options.label is not None and bool(run.vocabulary.labels)
-    if tells_label and (options.attribute or options.prior == "standard"):
+    if tells_label and (options.attribute or options.prior != "aggregate"):
         raise ValueError(
-            "this run's model is told labels: --attribute and --prior standard, which are of "
-            "sounds of which it is told nothing, do not go with --label"
+            "this run's model is told labels: --attribute and --prior, which are of sounds of "
+            "which it is told nothing, do not go with --label"
         )
     if options.pitch is not None or factors or tells_label:
         asked = told.Asked(

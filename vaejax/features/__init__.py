@@ -19,6 +19,7 @@ Axes: time first, [num_frames, num_bins] or [num_frames, num_bins, num_channels]
 """
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,7 @@ __all__ = [
     "fit_statistics",
     "inversion",
     "magnitude_of",
+    "shape_of",
     "standardise",
     "unstandardise",
     "waveform_of",
@@ -73,6 +75,13 @@ class Statistics(NamedTuple):
 def create(config: configs.Config) -> Representation:
     """The representation that a config describes."""
     return REPRESENTATIONS[config.features.kind](config)
+
+
+@lru_cache
+def shape_of(data: configs.Data, features: configs.Features) -> tuple[int, ...]:
+    """Shape of what the model sees of a clip, as the representation makes it."""
+    analyse = create(configs.Config(data=data, features=features)).analyse
+    return jax.eval_shape(analyse, jax.ShapeDtypeStruct((data.num_samples,), jnp.float32)).shape
 
 
 def x_of(waveform, statistics: Statistics, config: configs.Config):

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from vaejax.data import files
 from vaejax.latent import paths, priors
-from vaejax.latent.priors import Mixture, Prior, Windows
+from vaejax.latent.priors import Mixture, Prior
 from vaejax.names import distinct, portable, readable
 from vaejax.objective import context
 from vaejax.run.arrays import Posteriors
@@ -80,7 +80,7 @@ class Plan(NamedTuple):
 
 
 def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
-    """New sounds from the prior: `aggregate` or `standard`."""
+    """New sounds from a prior: `aggregate`, `standard`, or one of `priors.PRIORS`."""
     about = {"label": None, "prior": prior if run.has_fitted_prior else "standard"}
     density = prior_density(run, prior)
     return draws(density, about, num=num, seed=seed, temperature=temperature)
@@ -98,11 +98,21 @@ def from_label(run: Run, label: str, *, num: int, seed: int, temperature: float)
 
 
 def prior_density(run: Run, prior: str) -> Prior:
-    """The density of `aggregate`, or of `standard`: the objective's own p(z), which is N(0, I)
-    unless it was learned, and stands for the other while the run is unfinished."""
+    """The density of `aggregate`, which is what was fitted to the training sounds; of `standard`,
+    the objective's own p(z), which stands for the other while the run is unfinished; or that of one
+    of `priors.PRIORS`, fitted now.
+
+    Raises:
+      ValueError: an unfinished run, or too few sounds for that.
+    """
     if prior == "aggregate":
         return run.instrument.prior
-    return context.prior_density(run.instrument.params, run.instrument.fitted, config=run.config)
+    params, fitted, config = run.instrument.params, run.instrument.fitted, run.config
+    if prior == "standard":
+        return context.prior_density(params, fitted, config=config)
+    _, means, variances = posteriors_of(run)
+    most, seed = config.prior.max_components, config.train.seed
+    return priors.choose(means, variances, max_components=most, seed=seed, names=[prior]).prior
 
 
 def label_density(run: Run, label: str) -> Prior:
@@ -126,15 +136,7 @@ def of_rows(prior: Prior, posteriors: Posteriors, chosen: np.ndarray) -> Prior:
       The windows around these sounds; where the density is a mixture, one Gaussian, shrunk towards
       the whole set as far as they are few.
     """
-    _, means, variances = posteriors
-    if isinstance(prior, Windows):
-        return prior._replace(chosen=jnp.asarray(np.flatnonzero(chosen), jnp.int32))
-    return priors.fit_mixture(
-        means[chosen],
-        variances[chosen],
-        components=1,
-        pooled=priors.covariance(means, variances),
-    )
+    return priors.among(prior, posteriors.means, posteriors.variances, chosen)
 
 
 def rows_with_label(run: Run, label: str) -> np.ndarray:
@@ -420,7 +422,7 @@ def posteriors_of(run: Run) -> Posteriors:
     """
     if run.posteriors is None:
         raise ValueError(
-            "this run was not finished, so where its labels lie is not known yet: let train.py "
+            "this run was not finished, so where its sounds lie is not known yet: let train.py "
             "finish, or stop it with Ctrl-C"
         )
     return run.posteriors
