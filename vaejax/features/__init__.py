@@ -81,7 +81,10 @@ def create(config: configs.Config) -> Representation:
 def shape_of(data: configs.Data, features: configs.Features) -> tuple[int, ...]:
     """Shape of what the model sees of a clip, as the representation makes it."""
     analyse = create(configs.Config(data=data, features=features)).analyse
-    return jax.eval_shape(analyse, jax.ShapeDtypeStruct((data.num_samples,), jnp.float32)).shape
+    waveform = jax.ShapeDtypeStruct((data.num_samples,), jnp.float32)
+    # Windows are multiplied with frames, which a caller may have forbidden for its own arrays.
+    with jax.numpy_rank_promotion("allow"):
+        return jax.eval_shape(analyse, waveform).shape
 
 
 def x_of(waveform, statistics: Statistics, config: configs.Config):
