@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Families of densities that tests of their own fit.
+BUILT_IN = {"normal", "mixture", "windows"}
 SIZES = {"n_fft": 64, "hop_length": 16}
 STEPS = 2
 
@@ -26,6 +28,7 @@ def measure(root: str, argv: list[str]) -> dict:
     sys.path.insert(0, root)
     from vaejax import cli, codec, features, rules
     from vaejax.config import Config, Data, Features, Model, Objective, Sound, Train
+    from vaejax.latent import priors
     from vaejax.models import create_model, linear
     from vaejax.objective import batch, context
     from vaejax.objective.regularizers import Batch
@@ -53,7 +56,7 @@ def measure(root: str, argv: list[str]) -> dict:
         [np.sin(2 * np.pi * hz * t) * np.exp(-9 * t) for hz in rng.uniform(200, 2000, 8)],
         jnp.float32,
     )
-    one = features.Statistics(jnp.zeros(config.features.num_bins), jnp.ones(()))
+    one = features.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(()))
 
     @jax.jit
     def there_and_back(waveforms):
@@ -83,6 +86,17 @@ def measure(root: str, argv: list[str]) -> dict:
         seen.append((loss, terms, grads))
         carried = batch.carried_after(Batch(terms, config, params, ramp, 8, carried=carried))
         params, average, opt_state = optimizers.update(grads, params, average, opt_state, config)
+
+    def densities(names):
+        """Mean and deviation of what is drawn from each, fitted to latents around 3."""
+        means, moments = 3 + 0.5 * rng.standard_normal((40, 3)), {}
+        for name in sorted(names):
+            one = priors.PRIORS[name].fit(means, np.full(means.shape, 1e-4), None, 0)
+            draw = jax.vmap(partial(priors.draw, prior=one, temperature=1.0))
+            z, _ = draw(jax.random.split(jax.random.key(0), 200))
+            moments[name] = float(jnp.mean(z)), float(jnp.mean(jnp.std(z, 0)))
+        return moments
+
     loss, terms, grads = seen[0]
     squares = [np.sum(np.square(leaf)) for leaf in jax.tree.leaves(jax.device_get(grads))]
     density = context.prior_density(average, fitted, config=config)
@@ -91,6 +105,7 @@ def measure(root: str, argv: list[str]) -> dict:
     sound, _ = features.waveform_of(decoded, one, config, num_samples=config.data.num_samples)
     rising = Objective(schedule=config.objective.schedule, beta_warmup_steps=4)
     return {
+        "densities": densities(set(priors.PRIORS) - BUILT_IN),
         "loss": float(loss),
         "last_loss": float(seen[-1][0]),
         "kl": float(np.mean(terms["kl"])),

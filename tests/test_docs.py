@@ -426,18 +426,21 @@ def test_there_is_a_diff_for_each_kind_of_change():
         if line.startswith("## ")
     ]
     kinds = ("likelihood", "schedule", "prior", "bottleneck", "channel", "representation")
-    for kind in (*kinds, "optimizer", "carried", "critic", "block"):
+    for kind in (*kinds, "optimizer", "carried", "critic", "block", "bands", "drawn from"):
         assert any(kind in heading for heading in headings), f"no recipe for {kind}"
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_change_is_small_and_of_one_file(recipe):
-    """But for its settings; and for a critic, which is a file of its own and two entries."""
+    """But for its settings; and for what is a file of its own and entries."""
     added = recipe.added()
     settings = added.pop("vaejax/config.py", 0)
     assert settings <= 2
     if name_of(recipe) == "critic":
         assert (len(added), sum(added.values()) <= 40) == (3, True)
+    elif name_of(recipe) == "flow_matching":
+        assert added.pop("vaejax/latent/flow_matching.py") < 100
+        assert added == {"vaejax/latent/priors.py": 2}
     else:
         ((_, count),) = added.items()
         assert 0 < count <= 20
@@ -481,10 +484,11 @@ def test_recipe_applies_trains_and_makes_a_sound(changed, recipe):
         assert np.isfinite(np.asarray(figures[name])).all(), name
     assert figures["grad_norm"] > 0
     assert figures["sound"] > 0
-    measured = ("loss", "last_loss", "ramps", "spectrogram")
+    measured = ("loss", "last_loss", "ramps", "spectrogram", "densities")
     assert any(figures[name] != before[name] for name in measured)
-    # Whatever the model sees, it stands for the same sound.
-    assert figures["magnitude"] == pytest.approx(before["magnitude"], rel=1e-4)
+    # Whatever the model sees, it stands for the same sound; but for bands, nearly.
+    exact = name_of(recipe) != "log_frequency"
+    assert figures["magnitude"] == pytest.approx(before["magnitude"], rel=1e-4 if exact else 0.1)
 
 
 def test_what_a_recipe_adds_is_trained_logged_and_carried(changed):
@@ -493,6 +497,13 @@ def test_what_a_recipe_adds_is_trained_logged_and_carried(changed):
     assert {"critic", "adversary"} <= set(changed["critic"]["terms"])
     assert "sliced" in changed["swae"]["terms"]
     assert changed["geco"]["carried"]["multiplier"] < 1
+
+
+def test_a_prior_that_a_recipe_adds_draws_from_where_the_posteriors_are(changed):
+    """These lie around (3, 3, 3), half a unit wide."""
+    mean, deviation = changed["flow_matching"]["densities"]["flow_matching"]
+    assert mean == pytest.approx(3.0, abs=0.2)
+    assert deviation == pytest.approx(0.5, abs=0.15)
 
 
 def recipe(name):

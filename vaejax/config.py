@@ -38,14 +38,6 @@ Family = Literal[
     "clap",
 ]
 MEL_KINDS = ("log_mel", "mel_if")
-# Of the kinds that have more than one value per bin.
-NUM_CHANNELS = {
-    "magnitude_if": 2,
-    "mel_if": 2,
-    "magnitude_phase_db": 3,
-    "magnitude_cos_sin": 3,
-    "complex": 2,
-}
 
 
 class Mark(Enum):
@@ -166,15 +158,6 @@ class Features:
     def num_bins(self) -> int:
         """Frequency bins of the STFT."""
         return self.n_fft // 2 + 1
-
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """Shape of the values of one frame; of one sample, (), for `waveform`."""
-        if self.kind == "waveform":
-            return ()
-        bands = self.n_mels if self.kind in MEL_KINDS else self.num_bins
-        channels = NUM_CHANNELS.get(self.kind)
-        return (bands,) if channels is None else (bands, channels)
 
 
 @dataclass(frozen=True)
@@ -445,9 +428,10 @@ class Config:
     def shape(self) -> tuple[int, ...]:
         """Shape of what the model sees of a clip, time first: [num_frames, ...], or [num_samples]
         of a waveform."""
-        if self.features.kind == "waveform":
-            return (self.data.num_samples,)
-        return (self.num_frames, *self.features.frame_shape)
+        # Imported here: it takes JAX, and seconds.
+        from vaejax.features import shape_of
+
+        return shape_of(self.data, self.features)
 
     @property
     def latent_frames(self) -> int:

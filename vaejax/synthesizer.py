@@ -22,7 +22,7 @@ from vaejax import codec
 from vaejax.config import Config
 from vaejax.features import conditions
 from vaejax.keys import Keys
-from vaejax.latent.priors import Prior
+from vaejax.latent.priors import PRIORS, Prior
 from vaejax.run.load import Run, load_run
 from vaejax.sampling import conditioned, densities, encoding, generate, plans, sequences
 from vaejax.sampling.sequences import CLIP, Form
@@ -40,7 +40,7 @@ class Synthesizer(Run):
         num: int,
         *,
         temperature: float = 1.0,
-        prior: Literal["aggregate", "standard"] = "aggregate",
+        prior: str = "aggregate",
         label: str | None = None,
         pitch: float | None = None,
     ) -> np.ndarray:
@@ -50,8 +50,8 @@ class Synthesizer(Run):
           key: as of `jax.random.key`; sound i is a function of (run, key, i) and of the options.
           num: sounds, at least 1.
           temperature: spread of the draws, >= 0; below 1 nearer to what is typical.
-          prior: `aggregate`, where the training sounds lie, or `standard`, the objective's own,
-            N(0, I) unless it was learned.
+          prior: `aggregate`, where the training sounds lie; `standard`, the objective's own,
+            N(0, I) unless it was learned; or a name of `latent.priors.PRIORS`, fitted anew.
           label: draw from the region of the training sounds of this folder instead; a model that
             is told labels is told it.
           pitch: MIDI number that the model is told, if it is one that is told pitches.
@@ -74,7 +74,7 @@ class Synthesizer(Run):
         num: int,
         *,
         temperature: float = 1.0,
-        prior: Literal["aggregate", "standard"] = "aggregate",
+        prior: str = "aggregate",
         label: str | None = None,
         pitch: float | None = None,
     ) -> np.ndarray:
@@ -83,8 +83,8 @@ class Synthesizer(Run):
             raise ValueError(f"num={num} must be at least 1")
         if temperature < 0:
             raise ValueError(f"temperature={temperature} must not be negative")
-        if prior not in ("aggregate", "standard"):
-            raise ValueError(f"prior={prior!r} must be 'aggregate' or 'standard'")
+        if prior not in (known := ("aggregate", "standard", *PRIORS)):
+            raise ValueError(f"prior={prior!r} must be one of {', '.join(known)}")
         density: Prior
         if (condition := self._conditioning(label, pitch)) is not None:
             condition.facts(self)  # whether it can be told

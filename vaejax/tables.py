@@ -29,9 +29,10 @@ def names_in(module: str) -> tuple[str, ...]:
     raise AssertionError(f"no dict {table} in {path}")
 
 
-def one_of(module: str) -> PrimitiveConstructorSpec[str]:
-    """The names of a table as the choices of an option: `Annotated[str, one_of(...)]`."""
-    names = names_in(module)
+def one_of(module: str, *others: str) -> PrimitiveConstructorSpec[str]:
+    """The names of a table, and others before them, as the choices of an option:
+    `Annotated[str, one_of(...)]`."""
+    names = *others, *names_in(module)
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="{" + ",".join(names) + "}",

@@ -11,6 +11,7 @@ from scipy import stats
 
 from vaejax.evaluate import systems
 from vaejax.latent import priors
+from vaejax.latent import windows as windows_of
 from vaejax.latent.priors import Mixture
 from vaejax.train import evaluation
 from vaejax.train.state import create_state
@@ -120,9 +121,9 @@ def test_em_recovers_two_separated_gaussians(two_clusters):
 @pytest.fixture(autouse=True)
 def few_sizes(monkeypatch):
     """Each size of windows is a program: two of them show what a choice does."""
-    monkeypatch.setattr(priors, "NEIGHBOURS", (8,))
-    monkeypatch.setattr(priors, "LOCAL", (0.5,))
-    monkeypatch.setattr(priors, "SHARED", (0.0625, 0.25))
+    monkeypatch.setattr(windows_of, "NEIGHBOURS", (8,))
+    monkeypatch.setattr(windows_of, "LOCAL", (0.5,))
+    monkeypatch.setattr(windows_of, "SHARED", (0.0625, 0.25))
 
 
 def chosen(points, spread=0.0, **options):
@@ -132,15 +133,15 @@ def chosen(points, spread=0.0, **options):
 
 def test_left_out_sounds_choose_the_number_of_components(two_clusters):
     means, _, _ = two_clusters
-    assert len(chosen(means, kinds=("mixture",)).prior.log_weights) == 2
+    assert len(chosen(means, names=("mixture",)).prior.log_weights) == 2
     one = np.random.default_rng(0).normal(size=(100, 3))
-    assert len(chosen(one, kinds=("mixture",)).prior.log_weights) == 1
+    assert len(chosen(one, names=("mixture",)).prior.log_weights) == 1
 
 
 def test_no_more_components_than_one_per_16_sounds(two_clusters):
     means, _, _ = two_clusters
     few = np.concatenate([means[:12], means[-12:]])
-    fitted = chosen(few, kinds=("mixture",), max_components=8).prior
+    fitted = chosen(few, names=("mixture",), max_components=8).prior
     assert len(fitted.log_weights) == 1
 
 
@@ -247,7 +248,7 @@ def test_left_out_latents_choose_windows_on_a_ring_and_a_mixture_of_a_gaussian()
     assert isinstance(bent.prior, priors.Windows)
     scores = bent.log_likelihoods
     assert list(scores)[-1] == "windows"
-    assert scores["windows"] > scores["mixture"] + 0.5 > scores["N(0, I)"]
+    assert scores["windows"] > scores["mixture"] + 0.5 > scores["normal"]
     # Fitted to all of them, also to those that were left out once.
     assert bent.prior.means.shape == (200, 3)
 
@@ -299,7 +300,7 @@ def test_every_sound_is_left_out_once_until_enough_have_been(num):
 def test_few_sounds_get_no_windows():
     means = np.random.default_rng(0).normal(size=(8, 3))
     choice = chosen(means, 0.1, max_components=1)
-    assert set(choice.log_likelihoods) == {"N(0, I)", "mixture"}
+    assert set(choice.log_likelihoods) == {"normal", "mixture"}
 
 
 def test_windows_are_fitted_in_more_dimensions_than_there_are_sounds():

@@ -12,7 +12,7 @@ RATE = 44_100
 
 lsd_db = jax.jit(metrics.lsd_db)
 mel_l1_db = jax.jit(metrics.mel_l1_db, static_argnames="sample_rate")
-multi_resolution_stft = jax.jit(metrics.multi_resolution_stft)
+stft_distance = jax.jit(metrics.stft_distance)
 
 
 def noise(seed=0, num_samples=RATE, level=0.3):
@@ -107,17 +107,17 @@ def test_clips_shorter_than_a_window_can_be_compared(num_samples):
 # Multi-resolution STFT
 
 
-def test_multi_resolution_stft_is_zero_for_equal_sounds_and_grows_with_distance():
+def test_stft_distance_is_zero_for_equal_sounds_and_grows_with_distance():
     t = np.arange(8000) / 8000
     sine = np.sin(2 * np.pi * 440 * t).astype(np.float32)
     near = np.sin(2 * np.pi * 442 * t).astype(np.float32)
     far = np.sin(2 * np.pi * 880 * t).astype(np.float32)
-    assert float(multi_resolution_stft(sine, sine)) < 1e-6
-    distances = [float(multi_resolution_stft(sine, other)) for other in (near, far)]
+    assert float(stft_distance(sine, sine)) < 1e-6
+    distances = [float(stft_distance(sine, other)) for other in (near, far)]
     assert 0.01 < distances[0] < distances[1]
 
 
-def test_multi_resolution_stft_matches_numpy():
+def test_stft_distance_matches_numpy():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0, 0.1, (2, 6000)).astype(np.float32)
     expected = 0.0
@@ -133,13 +133,13 @@ def test_multi_resolution_stft_matches_numpy():
         x, y = level(a), level(b)
         expected += np.linalg.norm(x - y) / np.linalg.norm(x)
         expected += np.abs(np.log(x) - np.log(y)).mean()
-    np.testing.assert_allclose(multi_resolution_stft(a, b), expected / 3, rtol=1e-4)
+    np.testing.assert_allclose(stft_distance(a, b), expected / 3, rtol=1e-4)
 
 
-def test_multi_resolution_stft_has_finite_gradients_at_silence():
+def test_stft_distance_has_finite_gradients_at_silence():
     t = np.arange(4000) / 8000
     sine = np.sin(2 * np.pi * 440 * t).astype(np.float32)
-    grad = jax.jit(jax.grad(lambda x: multi_resolution_stft(sine, x)))(jnp.zeros(4000))
+    grad = jax.jit(jax.grad(lambda x: stft_distance(sine, x)))(jnp.zeros(4000))
     assert np.isfinite(grad).all()
 
 

@@ -167,7 +167,7 @@ def fit_pca(sounds: Sounds, fitted: Fitted, config: Config) -> tuple[linear.Line
         max_components=config.prior.max_components,
         seed=config.train.seed,
         hashes=[sounds.corpus.hashes[row] for row in rows],
-        kinds=("mixture",),
+        names=("mixture",),
     )
     assert isinstance(choice.prior, Mixture)
     return path, choice.prior, len(rows)

@@ -19,6 +19,7 @@ Axes: time first, [num_frames, num_bins] or [num_frames, num_bins, num_channels]
 """
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -39,6 +40,7 @@ __all__ = [
     "fit_statistics",
     "inversion",
     "magnitude_of",
+    "shape_of",
     "standardise",
     "unstandardise",
     "waveform_of",
@@ -73,6 +75,16 @@ class Statistics(NamedTuple):
 def create(config: configs.Config) -> Representation:
     """The representation that a config describes."""
     return REPRESENTATIONS[config.features.kind](config)
+
+
+@lru_cache
+def shape_of(data: configs.Data, features: configs.Features) -> tuple[int, ...]:
+    """Shape of what the model sees of a clip, as the representation makes it."""
+    analyse = create(configs.Config(data=data, features=features)).analyse
+    waveform = jax.ShapeDtypeStruct((data.num_samples,), jnp.float32)
+    # Windows are multiplied with frames, which a caller may have forbidden for its own arrays.
+    with jax.numpy_rank_promotion("allow"):
+        return jax.eval_shape(analyse, waveform).shape
 
 
 def x_of(waveform, statistics: Statistics, config: configs.Config):

@@ -58,7 +58,12 @@ def log_mel(config: Config) -> Representation:
     The bands have peaks of 1 (librosa's norm None): a partial has its level wherever it lies.
     Back to bins by non-negative least squares, which cannot tell the partials of a band apart.
     """
-    gain, bank = config.features.log_gain, mel_bank(config)
+    return log_bands(mel_bank(config), config)
+
+
+def log_bands(bank, config: Config) -> Representation:
+    """log(1 + log_gain bands) of a filterbank [num_bins, num_bands]: [num_frames, num_bands]."""
+    gain = config.features.log_gain
 
     def analyse(waveform):
         bands = apply_filterbank(spectrum.magnitude(transform(waveform, config)), bank)

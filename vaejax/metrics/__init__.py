@@ -28,11 +28,11 @@ from vaejax.metrics.sounds import (
     match_energy,
     mel_db,
     mel_l1_db,
-    multi_resolution_stft,
     onset,
     onset_step,
     si_sdr_db,
     spectral_convergence_db,
+    stft_distance,
 )
 
 __all__ = [
@@ -53,11 +53,11 @@ __all__ = [
     "match_energy",
     "mel_db",
     "mel_l1_db",
-    "multi_resolution_stft",
     "nearest",
     "onset",
     "onset_step",
     "pooled_log_mel",
     "si_sdr_db",
     "spectral_convergence_db",
+    "stft_distance",
 ]

@@ -90,7 +90,7 @@ def lsd_db(reference, estimate):
     return jnp.mean(jnp.sqrt(jnp.mean((a - b) ** 2, axis=1)))
 
 
-def multi_resolution_stft(reference, estimate):
+def stft_distance(reference, estimate):
     """Multi-resolution STFT distance (Yamamoto et al. 2020): differentiable, for searches.
 
     Per resolution, the spectral convergence plus the mean absolute difference of the natural

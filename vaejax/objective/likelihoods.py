@@ -5,7 +5,6 @@ all values. x and mean are of one shape, the model's; log_sigma is broadcastable
 logarithm of the scale (`scales`).
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -15,10 +14,9 @@ from jax.scipy.special import gammaln, i0e
 
 from vaejax import features, metrics
 from vaejax.config import Config, replaced
-from vaejax.objective.record import always_works, no_weights, plain
+from vaejax.objective.record import LOG_2PI, always_works, no_weights, plain
 from vaejax.signal.stft import istft, stft
 
-LOG_2PI = math.log(2 * math.pi)
 # Of a sound that is rebuilt without error: a millionth of the standard deviation of x is left.
 LEAST_VARIANCE = 1e-12
 
@@ -91,14 +89,14 @@ def multi_resolution_stft_nll(x, mean, log_sigma, *, sounds):
     """As if each of the N values of x were off by the distance L between the two sounds, under a
     Laplace density: N (log 2b + L / b), b = sigma / sqrt(2).
 
-    L is `metrics.multi_resolution_stft` (Yamamoto et al. 2020). It is no density of x, but has the
+    L is `metrics.stft_distance` (Yamamoto et al. 2020). It is no density of x, but has the
     scale of one: with a learned sigma it balances itself against the KL, as Rybkin et al. 2021.
 
     Args:
       sounds: (x, mean) -> two waveforms, see `sounds_of`.
     """
     log_b = log_sigma - 0.5 * jnp.log(2.0)
-    distance = metrics.multi_resolution_stft(*sounds(x, mean))
+    distance = metrics.stft_distance(*sounds(x, mean))
     return x.size * (jnp.log(2.0) + log_b + distance * jnp.exp(-log_b))
 
 

@@ -1,6 +1,5 @@
 """Posteriors q(z|x), of which the encoder says mean and logvar."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,9 +8,8 @@ import jax.numpy as jnp
 
 from vaejax.config import Config
 from vaejax.models.latent import Flow
-from vaejax.objective.record import always_works, no_weights, plain
+from vaejax.objective.record import LOG_2PI, always_works, no_weights, plain
 
-LOG_2PI = math.log(2 * math.pi)
 # Draws, of a key that is always the same, from which a bent posterior has its mean and variance.
 MOMENT_DRAWS = 64
 

@@ -5,7 +5,6 @@ is another thing: the density that `vaejax.latent.priors` fits to the aggregate 
 training.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,9 +18,8 @@ from vaejax.latent import priors
 from vaejax.latent.priors import Mixture
 from vaejax.models import linear as linear_path
 from vaejax.models.latent import Hierarchy
-from vaejax.objective.record import always_works, no_weights, plain
+from vaejax.objective.record import LOG_2PI, always_works, no_weights, plain
 
-LOG_2PI = math.log(2 * math.pi)
 # The level above z has no formula for what is below it; so many draws of it stand for all.
 TOP_DRAWS = 1024
 

@@ -1,9 +1,12 @@
-"""Defaults that the records of alternatives share."""
+"""What the records of alternatives share."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 from vaejax.config import Config
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 def plain(function: Callable) -> Callable:

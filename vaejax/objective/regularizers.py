@@ -5,7 +5,6 @@ regularizer may have terms of its own: of an example, or of the whole batch. All
 number per example are logged.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,9 +16,7 @@ from vaejax.config import Config
 from vaejax.objective import priors
 from vaejax.objective.elbo import negative_elbo
 from vaejax.objective.posteriors import POSTERIORS
-from vaejax.objective.record import always_works, no_weights
-
-LOG_2PI = math.log(2 * math.pi)
+from vaejax.objective.record import LOG_2PI, always_works, no_weights
 
 
 class Batch(NamedTuple):

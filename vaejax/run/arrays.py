@@ -16,7 +16,7 @@ import numpy as np
 from vaejax import files
 from vaejax.codec import Fitted
 from vaejax.features import Statistics
-from vaejax.latent.priors import Mixture, Prior, Windows
+from vaejax.latent.priors import PRIORS, Mixture, Prior
 from vaejax.metrics import Embedding
 from vaejax.models.linear import Linear
 
@@ -130,7 +130,9 @@ def load_prior(workdir: Path, step: int) -> tuple[Aggregate, Aggregate | None] |
             return None
 
         def read(prefix: str) -> Aggregate:
-            kind = Windows if f"{prefix}neighbours" in arrays else Mixture
+            kinds: list[Any] = [family.kind for family in PRIORS.values()]
+            whole = (kind for kind in kinds if {prefix + k for k in kind._fields} <= set(arrays))
+            kind = next(whole, Mixture)
             prior = kind(*(jnp.asarray(_finite(arrays[prefix + k])) for k in kind._fields))
             parts = (_finite(arrays[f"{prefix}posteriors.{k}"]) for k in Posteriors._fields)
             posteriors = Posteriors(*parts)

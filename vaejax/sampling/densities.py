@@ -5,18 +5,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.latent import priors
-from vaejax.latent.priors import Mixture, Prior, Windows
+from vaejax.latent.priors import Mixture, Prior
 from vaejax.objective import context
 from vaejax.run.arrays import Aggregate, Posteriors
 from vaejax.run.load import Run
 
 
 def prior_density(run: Run, prior: str) -> Prior:
-    """The density of `aggregate`, or of `standard`: the objective's own p(z), which is N(0, I)
-    unless it was learned, and stands for the other while the run is unfinished."""
+    """The density of `aggregate`, which was fitted to the training sounds; of `standard`, the
+    objective's own p(z), which stands for the other while the run is unfinished; or that of one of
+    `priors.PRIORS`, fitted now.
+
+    Raises:
+      ValueError: an unfinished run, or too few sounds for that.
+    """
     if prior == "aggregate":
         return run.instrument.prior
-    return context.prior_density(run.instrument.params, run.instrument.fitted, config=run.config)
+    params, fitted, config = run.instrument.params, run.instrument.fitted, run.config
+    if prior == "standard":
+        return context.prior_density(params, fitted, config=config)
+    _, means, variances = posteriors_of(run)
+    most, seed = config.prior.max_components, config.train.seed
+    return priors.choose(means, variances, max_components=most, seed=seed, names=[prior]).prior
 
 
 def label_density(run: Run, label: str) -> Prior:
@@ -40,15 +50,7 @@ def of_rows(prior: Prior, posteriors: Posteriors, chosen: np.ndarray) -> Prior:
       The windows around these sounds; where the density is a mixture, one Gaussian, shrunk towards
       the whole set as far as they are few.
     """
-    _, means, variances = posteriors
-    if isinstance(prior, Windows):
-        return prior._replace(chosen=jnp.asarray(np.flatnonzero(chosen), jnp.int32))
-    return priors.fit_mixture(
-        means[chosen],
-        variances[chosen],
-        components=1,
-        pooled=priors.covariance(means, variances),
-    )
+    return priors.among(prior, posteriors.means, posteriors.variances, chosen)
 
 
 def rows_with_label(run: Run, label: str) -> np.ndarray:
@@ -114,7 +116,7 @@ def posteriors_of(run: Run) -> Posteriors:
     """
     if run.posteriors is None:
         raise ValueError(
-            "this run was not finished, so where its labels lie is not known yet: let train.py "
+            "this run was not finished, so where its sounds lie is not known yet: let train.py "
             "finish, or stop it with Ctrl-C"
         )
     return run.posteriors

@@ -31,14 +31,14 @@ def match(
 
     Returns:
       z: [latent_dim], the best of all that was visited by any search. distance: [], its
-      `metrics.multi_resolution_stft`. start_distance: [], the best distance among the starts.
+      `metrics.stft_distance`. start_distance: [], the best distance among the starts.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def distance(z):
         nothing = jnp.zeros(fitted.linear.condition_dim)
         sound, _ = codec.decode(params, fitted, z, nothing, config=config)
-        return metrics.multi_resolution_stft(waveform, metrics.match_energy(sound, waveform))
+        return metrics.stft_distance(waveform, metrics.match_energy(sound, waveform))
 
     def search(start):
         def step(carry, _):

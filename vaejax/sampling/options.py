@@ -11,6 +11,7 @@ from vaejax.config import Inversion
 from vaejax.devices import hosts
 from vaejax.keys import Keys, parse_keys
 from vaejax.sampling.curation import Rules
+from vaejax.tables import one_of
 
 # --attribute A B --attribute C
 Attributes = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
@@ -34,9 +35,9 @@ class Options:
     temperature: float | None = None
     """Spread of the draws, 1 by default; below 1 nearer to what is typical (with a prior of
     windows: to single training sounds), above 1 stranger."""
-    prior: Literal["aggregate", "standard"] = "aggregate"
-    """`aggregate`: where the training sounds lie in the latent; `standard`: the objective's own
-    prior, N(0, I) unless it was learned."""
+    prior: Annotated[str, one_of("latent/priors.py:PRIORS", "aggregate", "standard")] = "aggregate"
+    """`aggregate`: where the training sounds lie in the latent, by the likeliest of the other
+    densities; `standard`: the objective's own prior, N(0, I) unless it was learned."""
     label: str | None = None
     """Draw from the region of the training sounds of this folder."""
     pitch: str | None = None

@@ -71,7 +71,7 @@ class Plan(NamedTuple):
 
 
 def from_prior(run: Run, *, num: int, seed: int, temperature: float, prior: str) -> Plan:
-    """New sounds from the prior: `aggregate` or `standard`."""
+    """New sounds from a prior: `aggregate`, `standard`, or one of `priors.PRIORS`."""
     about = {"label": None, "prior": prior if run.has_fitted_prior else "standard"}
     density = densities.prior_density(run, prior)
     return draws(density, about, num=num, seed=seed, temperature=temperature)

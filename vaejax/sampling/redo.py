@@ -18,6 +18,7 @@ import numpy as np
 from vaejax import names
 from vaejax.export.folders import LATENTS, MANIFEST
 from vaejax.features import conditions
+from vaejax.latent import priors
 from vaejax.latent.priors import Prior
 from vaejax.run.load import Run
 from vaejax.sampling import attributes, densities, generate, plans, sequences
@@ -212,7 +213,7 @@ def _density(run: Run, row: dict[str, Any], original: Original, workdir: Path) -
     kind = row.get("prior") if row.get("seed") is not None else None
     if row.get("facts") and kind in ("told", "label"):
         density = densities.conditioned(run, row.get("label") if kind == "label" else None)
-    elif kind in ("aggregate", "standard"):
+    elif kind in ("aggregate", "standard", *priors.PRIORS):
         density = densities.prior_density(run, kind)
     elif kind == "label":
         density = densities.label_density(run, row["label"])

@@ -157,8 +157,8 @@ def _check_conditions(options: Options) -> None:
     for name in ("label", "pitch"):
         if name in factors:
             raise ValueError(f"--tell {name}=... has an option of its own: --{name}")
-    if (keys or factors) and options.prior == "standard":
-        raise ValueError("--prior standard knows nothing of --pitch and --tell")
+    if (keys or factors) and options.prior != "aggregate":
+        raise ValueError(f"--prior {options.prior} knows nothing of --pitch and --tell")
     if keys and keys.num > 1 and rules != Rules():
         raise ValueError("--unique and others reject keys of a range as well: give --pitch one key")
     if (keys or factors) and options.attribute:
@@ -221,10 +221,10 @@ def _draw(run: "Run", options: Options) -> "Plan":
     }
     keys, factors, label = options.keys, options.factors, options.label
     told_label = label is not None and bool(run.vocabulary.labels)
-    if told_label and (options.attribute or options.prior == "standard"):
+    if told_label and (options.attribute or options.prior != "aggregate"):
         raise ValueError(
-            "this run's model is told labels: --attribute and --prior standard, which are of "
-            "sounds of which it is told nothing, do not go with --label"
+            "this run's model is told labels: --attribute and --prior, which are of sounds of "
+            "which it is told nothing, do not go with --label"
         )
     if keys is not None or factors or told_label:
         condition = conditioned.Conditioning(
