@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import cli, codec, models
+from vaejax import cli, codec, features, models
 from vaejax import config as configs
 from vaejax.train import training
 
@@ -80,7 +80,7 @@ def test_shrunk_preset_takes_a_step_and_can_be_measured(name, make_sounds):
     sounds = make_sounds(config, 12)
     # What is fitted has tests of its own; here it only has the right shapes.
     fitted = codec.Fitted(
-        training.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(())),
+        features.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(())),
         models.flat_path(config, sounds.told.condition_dim),
     )
     steps, steps_in = training.make_steps(config, sounds, fitted)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vaejax import codec, metrics
+from vaejax import codec, features, metrics
 from vaejax.devices import partwise
 from vaejax.latent import priors
 from vaejax.models import flat_path
@@ -22,7 +22,7 @@ def shapes(config):
 
     def make():
         channels = config.shape[2:]
-        statistics = training.Statistics(jnp.zeros(config.shape[1:]), jnp.zeros(channels))
+        statistics = features.Statistics(jnp.zeros(config.shape[1:]), jnp.zeros(channels))
         path = flat_path(config)
         embedding = metrics.Embedding(
             jnp.zeros(1024), jnp.zeros((1024, 64)), jnp.zeros((10, 64)), jnp.zeros(())
