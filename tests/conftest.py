@@ -97,7 +97,10 @@ TINY = (
 
 
 # What runs no script: a program runs once or twice here, and to optimize it takes longer.
-QUICK = ("models", "objective", "train/test_population.py", "train/test_training.py")
+QUICK = (
+    *("models", "objective", "test_configs.py", "test_lowering.py"),
+    *("train/test_population.py", "train/test_training.py"),
+)
 _quickly = [False]
 
 
