@@ -130,6 +130,22 @@ def compiled_well():
         yield
 
 
+# Files that take a worker longest, in the order in which workers take them: the last to end has
+# little left then. The first two do not wait for the same shared run.
+LONGEST = (
+    *("test_train.py", "signal/test_phase.py", "test_docs.py", "train/test_sweep.py"),
+    *("test_notebook.py", "devices/test_hosts.py", "evaluate/test_evaluate.py"),
+    *("faults/test_full_disk.py", "devices/test_sharding.py", "train/test_population.py"),
+    *("data/test_synth.py", "test_representations.py", "test_sample.py", "test_configs.py"),
+    *("train/test_training.py", "objective/test_elbo.py", "faults/test_signals.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 class Done(NamedTuple):
     """What a script did."""
 
