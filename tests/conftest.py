@@ -98,7 +98,8 @@ TINY = (
 
 # What runs no script: a program runs once or twice here, and to optimize it takes longer.
 QUICK = (
-    *("models", "objective", "test_configs.py", "test_lowering.py"),
+    *("models", "objective", "signal/test_phase.py", "signal/test_circular.py"),
+    *("test_configs.py", "test_lowering.py"),
     *("train/test_population.py", "train/test_training.py"),
 )
 _quickly = [False]
