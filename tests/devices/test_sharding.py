@@ -23,7 +23,7 @@ EXCHANGES = (
 def eight(tmp_path_factory, trained):
     """What eight faked devices computed: the folder, and the results in it."""
     out = tmp_path_factory.mktemp("eight")
-    script = Path(__file__).with_name("many_devices.py")
+    script = Path(__file__).parents[1] / "many_devices.py"
     done = subprocess.run(
         [sys.executable, str(script), str(out), str(trained)],
         capture_output=True,
