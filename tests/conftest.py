@@ -26,10 +26,11 @@ if "VAEJAX_TESTS_SCRATCH" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["VAEJAX_TESTS_SCRATCH"], ignore_errors=True)
 SCRATCH = Path(os.environ["VAEJAX_TESTS_SCRATCH"])
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs of tests run a few times each: most of the time went into making them fast. The second
-# flag saves a sixth of the suite; XLA ends a process that gives it a flag it does not know (any
+# Programs of tests run a few times each: most of the time went into making them fast. The other
+# flags save a sixth of the suite; XLA ends a process that gives it a flag it does not know (any
 # more), so one is asked first, once for all parallel workers.
-_QUICK, _PLAIN = "--xla_backend_optimization_level=1", "--xla_cpu_use_fusion_emitters=false"
+_QUICK = "--xla_backend_optimization_level=1"
+_PLAIN = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 
 def _is_known(flag: str) -> bool:
@@ -41,6 +42,8 @@ def _is_known(flag: str) -> bool:
 if _QUICK not in os.environ.get("XLA_FLAGS", ""):
     quick = f"{_QUICK} {_PLAIN}" if _is_known(_PLAIN) else _QUICK
     os.environ["XLA_FLAGS"] = f"{quick} {os.environ.get('XLA_FLAGS', '')}"
+# Threads of BLAS wait for one another by spinning, on cores that the other worker needs.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["VAEJAX_CACHE"] = str(SCRATCH / "sounds")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(SCRATCH / "compiled"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -91,6 +94,57 @@ TINY = (
     *("--train.save_every_steps", "5", "--train.board_clips", "1", "--train.patience", "0"),
     *("--prior.max_components", "2"),
 )
+
+
+# What runs no script: a program runs once or twice here, and to optimize it takes longer.
+QUICK = (
+    *("models", "objective", "signal/test_phase.py", "signal/test_circular.py"),
+    *("test_configs.py", "test_lowering.py"),
+    *("train/test_population.py", "train/test_training.py"),
+)
+_quickly = [False]
+
+
+@contextlib.contextmanager
+def compiled_quickly(quickly: bool = True):
+    """Programs compiled within are hardly optimized; only those are equal bit for bit."""
+    _quickly.append(quickly)
+    jax.config.update("jax_disable_most_optimizations", quickly)
+    try:
+        yield
+    finally:
+        _quickly.pop()
+        jax.config.update("jax_disable_most_optimizations", _quickly[-1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation(request):
+    module = request.path.relative_to(ROOT / "tests")
+    with compiled_quickly(any(module.is_relative_to(quick) for quick in QUICK)):
+        yield
+
+
+@pytest.fixture
+def compiled_well():
+    """For a claim about the last digit: products and sums are joined as in a run."""
+    with compiled_quickly(False):
+        yield
+
+
+# Files that take a worker longest, in the order in which workers take them: the last to end has
+# little left then. The first two do not wait for the same shared run.
+LONGEST = (
+    *("test_train.py", "signal/test_phase.py", "test_docs.py", "train/test_sweep.py"),
+    *("test_notebook.py", "devices/test_hosts.py", "evaluate/test_evaluate.py"),
+    *("faults/test_full_disk.py", "devices/test_sharding.py", "train/test_population.py"),
+    *("data/test_synth.py", "test_representations.py", "test_sample.py", "test_configs.py"),
+    *("train/test_training.py", "objective/test_elbo.py", "faults/test_signals.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 class Done(NamedTuple):
@@ -201,7 +255,8 @@ def sounds(config):
 
 @pytest.fixture(scope="session")
 def fitted(config, sounds):
-    return fit(sounds, config)
+    with compiled_quickly():  # as those who ask for it are
+        return fit(sounds, config)
 
 
 def _load_script(name: str):

@@ -11,7 +11,7 @@ import pytest
 from vaejax import config as configs
 from vaejax import files, metrics
 from vaejax.latent import priors
-from vaejax.run import arrays, checkpoint
+from vaejax.run import arrays, checkpoint, load
 from vaejax.run.load import load_run
 from vaejax.train.state import create_state
 
@@ -209,8 +209,8 @@ def test_fingerprint_follows_weights_and_data(trained, tmp_path):
     run = load_run(trained)
     other = jax.tree.map(lambda leaf: leaf * 1.0001, run.instrument.params)
     fitted = run.instrument.fitted
-    assert checkpoint._fingerprint(run.instrument.params, fitted, kept) == before
-    assert checkpoint._fingerprint(other, fitted, kept) != before
+    assert load._fingerprint(run.instrument.params, fitted, kept) == before
+    assert load._fingerprint(other, fitted, kept) != before
 
 
 def test_folder_without_a_run_names_the_command_that_makes_one(tmp_path):

@@ -289,6 +289,7 @@ def test_a_run_resumed_from_its_state_is_the_run_that_was_not(config, sounds, fi
     equal(state, eight_steps[0])
 
 
+@pytest.mark.usefixtures("compiled_well")
 def test_an_example_depends_on_its_position_alone(config, sounds, fitted):
     visit_key = keys_of(config)[2]
     clips, lengths, facts = sounds.read(sounds.train_rows[:4])
