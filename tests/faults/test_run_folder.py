@@ -38,7 +38,7 @@ def test_a_second_training_in_a_folder_is_refused_and_touches_nothing(
 
 def test_the_lock_ends_with_its_holder_even_by_kill_9(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from vaejax import run_folder\n"
+        "import sys, time; from pathlib import Path; from vaejax.run import folder as run_folder\n"
         "with run_folder.hold(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     run = tmp_path / "run"
@@ -60,7 +60,10 @@ def test_a_training_that_never_began_leaves_no_folder(tmp_path):
 
 # What is left by a kill
 
-LEFT = (".fitted.npz-a1b2c3d4", ".prior.npz-abcdefg_", ".metrics.jsonl-12345678")
+LEFT = (
+    *(".fitted.npz-a1b2c3d4", ".prior.npz-abcdefg_", ".metrics.jsonl-12345678"),
+    *(".config.json-1a2b3c4d", ".sweep.json-1a2b3c4d", ".vaejax-shared-1a2b3c4d"),
+)
 NOT_OURS = (
     ".fitted.npz-ABCDEFGH",
     ".fitted.npz-short",

@@ -9,6 +9,7 @@ Samples are [num_samples] or [num_samples, num_channels]: int16, int32 (full sca
 float (full scale is 1).
 """
 
+import contextlib
 import errno
 import io
 import json
@@ -167,6 +168,16 @@ def write_sound(
     except BaseException:  # Ctrl-C between the two: leave nothing behind either.
         partial.unlink(missing_ok=True)
         raise
+
+
+def is_written(
+    path: Path, samples: np.ndarray, sample_rate: int, *, subtype: str, tags: Tags | None
+) -> bool:
+    """Whether a file is what `write_sound` makes of these."""
+    encoded = encode_sound(samples, sample_rate, suffix=path.suffix, subtype=subtype, tags=tags)
+    with contextlib.suppress(OSError):
+        return path.stat().st_size == len(encoded) and path.read_bytes() == encoded
+    return False
 
 
 def explain_write_error(path: str | os.PathLike, error: OSError) -> WriteError:

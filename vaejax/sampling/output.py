@@ -37,6 +37,7 @@ from vaejax.export.wav import (
     Tags,
     WriteError,
     explain_write_error,
+    is_written,
     prepare_folder,
 )
 from vaejax.features import conditions
@@ -183,7 +184,7 @@ def _begin(
     name = partial(file_name, plan, files)
     if folder.goes_on or overwrite:
         clean(out, ("*.sfz", MANIFEST))
-        pack.clean(out)
+    pack.clean(out)
     # Only these have subfolders.
     subfolders = {os.path.dirname(name(i)) for i in range(plan.num if plan.each else 0)} - {""}
     for subfolder in subfolders:
@@ -305,6 +306,10 @@ def _write(
             if row["file"] in begun.later:
                 continue
             if not checked and os.path.lexists(path):
+                # Of a run that was gone on with, and killed before it had listed this one again.
+                encoding = {"subtype": files.subtype, "tags": tags}
+                if is_written(path, sound.samples, mastering.sample_rate, **encoding):
+                    continue
                 raise WriteError(
                     f"{path} is in the way and not from an earlier run; move it or choose another "
                     "--out"
