@@ -291,11 +291,12 @@ def reconstruct(run: Run, path: Path) -> Plan:
       ValueError: no usable sound in it.
     """
     left_out: Counter[str] = Counter()
+    beside: list[str] = []
     if path.is_dir():
         found = files.find_files(path)
         sounds, root = found.sounds, path
         left_out.update(map(files.reason_not_sound, found.others))
-        left_out.update(found.passed_over)
+        beside = files.about_passed_over(found.passed_over)
     else:
         if not path.exists():
             raise FileNotFoundError(f"no file or folder {path}")
@@ -330,7 +331,9 @@ def reconstruct(run: Run, path: Path) -> Plan:
             bar.update(len(some))
     if left_out:
         listed = "; ".join(f"{num} {reason}" for reason, num in left_out.most_common())
-        print(f"not read, by reason: {listed}", file=sys.stderr)
+        beside.insert(0, f"not read, by reason: {listed}")
+    for line in beside:
+        print(line, file=sys.stderr)
     if not names:
         raise ValueError(f"no usable sound in {path}")
     if changed:
