@@ -307,8 +307,8 @@ def _write(
                 continue
             if not checked and os.path.lexists(path):
                 # Of a run that was gone on with, and killed before it had listed this one again.
-                encoding = {"subtype": files.subtype, "tags": tags}
-                if is_written(path, sound.samples, mastering.sample_rate, **encoding):
+                rate, stored = mastering.sample_rate, files.subtype
+                if is_written(path, sound.samples, rate, subtype=stored, tags=tags):
                     continue
                 raise WriteError(
                     f"{path} is in the way and not from an earlier run; move it or choose another "
