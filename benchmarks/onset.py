@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from benchmarks import record
+from vaejax import cli
 from vaejax.config import Config
 from vaejax.data.clips import raw_clip
 
@@ -28,7 +27,7 @@ LEAST_LEVEL = 0.03
 class Options:
     """Options."""
 
-    data: Path
+    data: Path = Path("sounds")
     """Folder of sounds."""
     num: int = 96
     """Sounds, at most."""
@@ -40,9 +39,14 @@ class Options:
     """Of Griffin-Lim after a start; from random and zero phases 32."""
     save: bool = True
     """Write the results beside the others."""
+    debug: bool = False
+    """Show where an error arose."""
 
 
-def main(options: Options) -> None:
+def main(argv: list[str]) -> None:
+    """Parses the command line and measures."""
+    assert __doc__ is not None
+    options = cli.parse(Options, Options(), argv, description=__doc__)
     clips, rate = clips_of(options)
     sizes = {"n_fft": options.n_fft, "hop_length": options.hop_length}
     started = time.time()
@@ -158,4 +162,4 @@ def kurtosis(waveform, rate: int):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    cli.run(main)

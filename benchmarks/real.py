@@ -28,6 +28,7 @@ import numpy as np
 from benchmarks import divide, record
 from benchmarks.divide import By, Fold
 from vaejax import cli, files
+from vaejax.interrupts import INTERRUPTED
 
 ROOT = Path(__file__).resolve().parents[1]
 SYNTH = "synth"
@@ -226,7 +227,7 @@ def train(preset: str, fold: Fold | None, place: Path, options: Options) -> dict
         stopped = isinstance(reason, subprocess.TimeoutExpired)
         if not stopped:
             raise
-    if code not in ((cli.DONE, cli.INTERRUPTED) if stopped else (cli.DONE,)):
+    if code not in ((cli.DONE, INTERRUPTED) if stopped else (cli.DONE,)):
         raise ValueError(f"train.py ended with exit code {code}; its own words are above")
     figures = {"train_seconds": round(time.perf_counter() - started, 1), "stopped": stopped}
     done.write_text(json.dumps({"about": about, "figures": figures}) + "\n")

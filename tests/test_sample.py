@@ -256,6 +256,32 @@ def test_reconstruction_keeps_names_and_tree_and_resembles_its_source(sample, fo
     assert agree > 0.5 * len(made)
 
 
+def test_what_reconstruction_does_not_read_is_counted_by_reason(sample, folder, tmp_path):
+    put = tmp_path / "in"
+    put.mkdir()
+    shutil.copy(sounds(folder / "bell")[0], put / "bell.wav")
+    for name in ("a.m4a", "b.m4a", "notes.txt", "bell.wav.asd", "x.asd", "._bell.wav", ".hidden"):
+        (put / name).write_bytes(b"x")
+    (put / ".far.wav.icloud").write_bytes(b"x")
+    (put / "empty.wav").touch()
+    (put / "text.wav").write_text("no sound at all")
+    done = sample(tmp_path / "out", "--reconstruct", put)
+    assert done.code == 0, done.err
+    assert [path.name for path in sounds(tmp_path / "out")] == ["bell.wav"]
+    assert "left out empty.wav: zero length (0 bytes)" in done.out + done.err
+    (line,) = (line for line in done.err.splitlines() if line.startswith("not read, by reason: "))
+    reasons = line.removeprefix("not read, by reason: ").split("; ", 1)
+    assert reasons[0] == "2 a format that cannot be read here (.m4a)"
+    for reason in (
+        "1 not an audio file (.txt)",
+        "1 in iCloud only; download it",
+        "1 zero length (0 bytes)",
+        "1 not audio (no known format inside)",
+    ):
+        assert reason in reasons[1]
+    assert "\npassed over: 3 companions of other programs (1 ._*, 2 .asd), 1 hidden\n" in done.err
+
+
 def test_reconstruction_of_one_file_keeps_its_name(sample, folder, tmp_path):
     source = sounds(folder / "bell")[0]
     assert sample(tmp_path / "out", "--reconstruct", source, "--format", "flac").code == 0

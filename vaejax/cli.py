@@ -20,8 +20,9 @@ import tyro
 
 from vaejax.config import Config
 from vaejax.devices import hosts
+from vaejax.interrupts import INTERRUPTED
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE = 0, 1, 2
 
 # What a seed means, whatever the environment says.
 SEED_SETTINGS = {

@@ -13,6 +13,7 @@ of it was tried, are written to benchmarks/results/. Exit code 1 if anything was
 """
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +22,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-import vaejax.files
 from benchmarks import record
 from benchmarks.trust import faults, program
 from benchmarks.trust import files as sound_files
 from benchmarks.trust.cases import Cases
+from vaejax import cli
+from vaejax import files as whole_files
 
 PARTS = ("kills", "writes", "files", "signals")
 
@@ -55,10 +55,17 @@ class Options:
     seed: int = 0
     save: bool = True
     """Write the figures to benchmarks/results/, also those of a part of it."""
+    debug: bool = False
+    """Show where an error arose."""
 
 
-def main(options: Options) -> None:
-    """Tries it all and records the figures."""
+def main(argv: list[str]) -> None:
+    """Parses the command line, tries it all and records the figures."""
+    assert __doc__ is not None
+    options = cli.parse(Options, Options(), argv, description=__doc__)
+    if unknown := set(options.parts) - set(PARTS):
+        print(f"error: no part {unknown.pop()} (of {', '.join(PARTS)})", file=sys.stderr)
+        raise SystemExit(cli.USAGE)
     # What a shell starts in the background ignores SIGINT, under nohup SIGHUP, and so would every
     # program that is started here until it says otherwise.
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -67,8 +74,8 @@ def main(options: Options) -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = options.folder.resolve()
     with (folder / "lock").open("w") as lock:
-        if vaejax.files.lock(lock) is False:
-            raise SystemExit(f"error: another process is at work in {folder}")
+        if whole_files.lock(lock) is False:
+            raise ValueError(f"another process is at work in {folder}: choose another --folder")
         cases = Cases(folder, seed=options.seed, minutes=options.minutes)
         tries(options, folder, cases)
     figures = summary(options, cases)
@@ -77,7 +84,7 @@ def main(options: Options) -> None:
     else:
         print(figures)
     if figures["trouble"]:
-        raise SystemExit(1)
+        raise SystemExit(cli.FAILED)
 
 
 def tries(options: Options, folder: Path, cases: Cases) -> None:
@@ -144,4 +151,4 @@ def summary(options: Options, cases: Cases) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    cli.run(main)

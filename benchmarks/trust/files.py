@@ -1,5 +1,6 @@
 """Damaged sound files, through the decoder that training uses, in a process that is watched."""
 
+import functools
 import io
 import json
 import random
@@ -38,6 +39,7 @@ print(json.dumps({{
 """
 
 
+@functools.cache
 def originals() -> dict[str, bytes]:
     """A file of every format and sample type that libsndfile writes: name -> content."""
     rng = np.random.default_rng(0)

@@ -1,6 +1,9 @@
 """The archive: everything in it, whole or not at all, the same bytes every time."""
 
 import errno
+import os
+import subprocess
+import sys
 import time
 import zipfile
 
@@ -85,3 +88,20 @@ def test_full_disk_leaves_the_old_archive_and_no_half_one(folder, monkeypatch):
     left = sorted(p.name for p in folder.parent.iterdir())
     assert left == ["sounds", "sounds.zip"]
     assert (folder.parent / "sounds.zip").read_bytes() == before
+
+
+def test_what_a_killed_process_left_of_an_archive_is_removed(tmp_path):
+    (tmp_path / "out").mkdir()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    # The second one is how earlier versions named it.
+    left = [".out.zip-a1b2c3d4", f".vaejax-partial-{ended.pid}.zip"]
+    kept = [
+        f".vaejax-partial-{os.getppid()}.zip",
+        ".vaejax-partial-mine.zip",
+        ".other.zip-a1b2c3d4",
+    ]
+    for name in left + kept:
+        (tmp_path / name).write_bytes(b"PK")
+    pack.clean(tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", *kept}

@@ -78,6 +78,26 @@ def test_damaged_best_weights_are_found_and_mended_from_the_last(
     assert load_run(run).fingerprint == load_run(trained).fingerprint
 
 
+@pytest.mark.parametrize("what", ["weights", "folder"])
+def test_best_weights_that_somebody_removed_are_mended_from_the_last(
+    call, tiny, trained, folder, run, tmp_path, what
+):
+    for step in steps(run, "best"):
+        shutil.rmtree(run / f"checkpoints/best/{step}")
+    if what == "folder":
+        (run / "checkpoints/best").rmdir()
+    kept = (run / "fitted.npz").stat().st_mtime_ns
+    done = call("sample", "--workdir", run, "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "has no checkpoint yet" in short(done.err)
+    done = call("train", *tiny, "--data", folder, "--workdir", run)
+    assert done.code == 0, done.err
+    said = f"warning: {run}/checkpoints/best holds no checkpoint; those at hand take its place"
+    assert said in short(done.err)
+    assert load_run(run).fingerprint == load_run(trained).fingerprint
+    assert (run / "fitted.npz").stat().st_mtime_ns == kept
+
+
 def test_sampling_says_which_weights_it_falls_back_to(run, capsys):
     older, newest = steps(run, "best")
     damage(run / f"checkpoints/best/{newest}")

@@ -60,7 +60,10 @@ def test_a_training_that_never_began_leaves_no_folder(tmp_path):
 
 # What is left by a kill
 
-LEFT = (".fitted.npz-a1b2c3d4", ".prior.npz-abcdefg_", ".metrics.jsonl-12345678")
+LEFT = (
+    *(".fitted.npz-a1b2c3d4", ".prior.npz-abcdefg_", ".metrics.jsonl-12345678"),
+    *(".config.json-1a2b3c4d", ".sweep.json-1a2b3c4d", ".vaejax-shared-1a2b3c4d"),
+)
 NOT_OURS = (
     ".fitted.npz-ABCDEFGH",
     ".fitted.npz-short",

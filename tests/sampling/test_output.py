@@ -1,5 +1,6 @@
 """Writing a plan: whole files, a manifest of just those, latents that match, flat in memory."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -15,7 +16,7 @@ from vaejax.export import writing
 from vaejax.export.errors import WriteError
 from vaejax.export.files import PLAIN
 from vaejax.run.load import load_run
-from vaejax.sampling import generate, output, plans, stream
+from vaejax.sampling import generate, output, plans, stream, unfinished
 from vaejax.sampling.curation import Rules
 
 
@@ -280,6 +281,27 @@ def test_what_is_missing_or_torn_is_made_again(write, killed, tmp_path):
         file.write(b"half a latent")
     (out / ".vaejax-partial-17-4").write_bytes(b"half a sound")
     kept = {name: (out / name).stat().st_mtime_ns for name in wavs(out) if name != "00011.wav"}
+    write(out, 40)
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+    write(tmp_path / "whole", 40)
+    assert_same(out, tmp_path / "whole")
+
+
+def test_a_run_that_is_killed_again_before_it_has_made_a_sound_goes_on_too(
+    write, killed, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    killed(out, 40, 20)
+    (out / "00007.wav").unlink()
+    command = json.loads((out / UNDER_WAY[2]).read_text())["command"]
+    with monkeypatch.context() as patched:
+        patched.setattr(unfinished, "identity", lambda *_: command)
+        with contextlib.closing(unfinished.Folder(out, None, title="")) as folder:
+            folder.open()
+            begun = folder.resume(128, 8)  # as its header is
+    assert begun.num == 7
+    assert "00008.wav" in begun.later
+    kept = {name: (out / name).stat().st_mtime_ns for name in wavs(out)}
     write(out, 40)
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
     write(tmp_path / "whole", 40)

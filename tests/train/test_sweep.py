@@ -209,6 +209,17 @@ def test_a_damaged_list_of_members_is_named_with_its_remedy(config, tmp_path):
         sweep.check_folder(members, tmp_path)
 
 
+def test_a_damaged_config_of_a_member_is_named_with_its_remedy(config, tmp_path):
+    members = made(config, "--objective.beta", 1, 4, workdir=tmp_path)
+    listed = [{"name": member.name, "values": member.values} for member in members]
+    (tmp_path / run_folder.SWEEP).write_text(json.dumps({"members": listed}))
+    path = members[1].workdir / "config.json"
+    path.parent.mkdir()
+    path.write_text('{"data":')
+    with pytest.raises(ValueError, match=f"^{path} is damaged .*: remove it"):
+        sweep.check_folder(members, tmp_path)
+
+
 def test_other_sweeps_do_not_share_a_folder(swept, call, trained, tiny, folder):
     _, argv, _ = swept
     done = call("train", *argv[:-3], "--sweep.seeds", 2)

@@ -47,9 +47,9 @@ FOREIGN = (
 # `._name` that macOS may have left beside the file, and divides by what it finds there: a zero ends
 # the process.
 LIBSNDFILE = (
-    *(b"NIST_1A", b" paf", b"fap ", b"PVF1", b"2BIT", b"Extended Instrument: ", b"dns."),
+    *(b" paf", b"fap ", b"PVF1", b"Extended Instrument: ", b"dns."),
     *(b"\x64\xa3", b"\x00\x00\xa3\x64", b"\x00\x01\xa3\x64", b"\x00\x02\xa3\x64"),
-    *(b"\x00\x03\xa3\x64", b"\x00\x04\xa3\x64", b"ALawSoundFile**", b"MATLAB 5.0 MAT-file"),
+    *(b"\x00\x03\xa3\x64", b"\x00\x04\xa3\x64", b"MATLAB 5.0 MAT-file"),
 )
 # What a chunk behind the samples may be called even where it is cut off or badly aligned.
 TRAILERS = (
@@ -61,7 +61,19 @@ TRAILERS = (
 )
 # Codecs of a WAV: samples that stand one after the other, MPEG, and others that libsndfile knows.
 PCM_TAGS, G711_TAGS, MPEG_TAGS = (1, 3), (6, 7), (0x50, 0x55)
-OTHER_TAGS = (2, 0x11, 0x14, 0x31, 0x40, 0x42, 0x45, 0x59, 0x64, 0x65, 0x70, 0x674F)
+OTHER_TAGS = (2, 0x11, 0x14, 0x31, 0x38, 0x40, 0x42, 0x45, 0x59, 0x64, 0x65, 0x70, 0x674F)
+# Of those: blocks of samples, and whose length libsndfile takes from what a chunk `fact` says.
+MS_ADPCM, IMA_ADPCM, GSM, G721, G723 = 2, 0x11, 0x31, 0x40, 0x14
+BY_FACT = (GSM, G721, G723)
+# The predictors of every MS ADPCM, which libsndfile takes for granted.
+MS_TABLE = (256, 0, 512, -256, 0, 0, 192, 64, 240, 0, 460, -208, 392, -232)
+# Kinds of AIFC whose number of samples follows from their bytes.
+AIFF_KINDS = (
+    *(b"", b"NONE", b"twos", b"sowt", b"raw ", b"fl32", b"FL32", b"fl64", b"FL64", b"in24"),
+    *(b"in32", b"42n1", b"23ni", b"ulaw", b"ULAW", b"alaw", b"ALAW", b"GSM "),
+)
+# Bytes of a sample.
+WIDTHS = (1, 2, 3, 4, 8)
 
 
 class _Data(NamedTuple):
@@ -168,6 +180,9 @@ def _wave(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
         is_open = stated >= STREAMING_SIZE_64 or (stated == 0 and _goes_on(file, data, size))
     length = size - data.start if is_open else stated
     _check_extent(file, data.start, length, size, order + "4sI")
+    if b"fact" in chunks:
+        file.seek(chunks[b"fact"].start)
+        _check_fact(codec, length, struct.unpack(order + "I", file.read(4).rjust(4, b"\0"))[0])
     if codec.tag in MPEG_TAGS:
         end = min(size, data.start + length)
         found = mpeg.frames(file, data.start, end)
@@ -190,12 +205,16 @@ def _wave(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
 class _Codec(NamedTuple):
     tag: int
     align: int
+    num_samples: int = 0
+    """In a block of `align` bytes; 0 where they stand one by one, or are not counted here."""
+    agrees: bool = True
+    """Whether the bytes a second are those of such blocks."""
 
 
 def _wave_format(file: BinaryIO, chunk: _Data, order: str) -> _Codec:
     """The format of a WAV or W64, if its fields agree."""
     file.seek(chunk.start)
-    fmt = file.read(min(chunk.length, 40))
+    fmt = file.read(min(chunk.length, 50))
     if len(fmt) < 16:
         raise UnusableSound("not audio, or damaged (its format chunk is too short)")
     tag, channels, rate, byte_rate, align, bits = struct.unpack(order + "HHIIHH", fmt[:16])
@@ -211,12 +230,49 @@ def _wave_format(file: BinaryIO, chunk: _Data, order: str) -> _Codec:
         agrees |= byte_rate == rate * expected
         agrees |= align == 0 and byte_rate == 0
         if not agrees:
-            raise UnusableSound(
-                f"its header contradicts itself ({channels} x {bits} bits in frames of {align} "
-                "bytes)"
-            )
+            raise _contradiction(f"{channels} x {bits} bits in frames of {align} bytes")
         align = expected
-    return _Codec(tag, align)
+        # Two fields that were changed together, if not one that never was right.
+        others = [channels * width for width in WIDTHS if channels * width != align]
+        if byte_rate in [rate * other for other in others]:
+            raise _contradiction(
+                f"{channels} x {bits} bits at {rate} Hz, and {byte_rate:,} bytes a second"
+            )
+    if tag not in (MS_ADPCM, IMA_ADPCM, GSM, G721, G723):
+        return _Codec(tag, align)
+    if not (channels and align and (bits or tag == GSM)):
+        raise _contradiction(f"{channels} x {bits} bits in blocks of {align} bytes")
+    if tag in (G721, G723):
+        return _Codec(tag, 60, 60 * 8 // bits)
+    num = {
+        MS_ADPCM: 2 * (align - 7 * channels) // channels + 2,
+        IMA_ADPCM: 2 * (align - 4 * channels) // channels + 1,
+        GSM: 320 * align // 65,
+    }[tag]
+    stated = struct.unpack(order + "H", fmt[18:20].ljust(2, b"\0"))[0]
+    if stated != num or num < 1:
+        raise _contradiction(f"{num} samples to a block in one place, {stated} in another")
+    table = struct.unpack(order + "14h", fmt[22:50]) if len(fmt) == 50 else None
+    if tag == MS_ADPCM and table != MS_TABLE:
+        raise _foreign("an MS ADPCM with a table of its own")
+    return _Codec(tag, align, num, abs(byte_rate - rate * align // num) <= 1)
+
+
+def _check_fact(codec: _Codec, length: int, stated: int) -> None:
+    """Compares the number of samples that a chunk states with the blocks that there are.
+
+    Raises:
+      UnusableSound: they cannot be so many, and it is not that number alone that is wrong.
+    """
+    if not codec.num_samples or (codec.agrees and codec.tag not in BY_FACT):
+        return
+    num = -(-length // codec.align) * codec.num_samples
+    if not num - 2 * codec.num_samples <= stated <= num:
+        raise _contradiction(f"{stated} samples in one place, {num} in another")
+
+
+def _contradiction(what: str) -> UnusableSound:
+    return UnusableSound(f"its header contradicts itself ({what})")
 
 
 def _wave64(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
@@ -250,7 +306,7 @@ def _wave64(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
 
 def _aiff(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
     if head[8:12] not in (b"AIFF", b"AIFC"):
-        return source
+        return _amiga(source, file, size)
     chunks = _chunks(file, source.start + 12, size, struct.Struct(">4sI"), 2)
     data, common = chunks.get(b"SSND"), chunks.get(b"COMM")
     if data is None or common is None or common.length < 18:
@@ -260,8 +316,13 @@ def _aiff(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
     file.seek(common.start)
     fields = file.read(min(common.length, 22))
     channels, frames, bits = struct.unpack(">HIH", fields[:8])
-    is_plain = fields[18:22] in (b"", b"NONE", b"twos", b"sowt", b"fl32", b"FL32", b"fl64", b"FL64")
-    width = channels * -(-bits // 8)
+    kind = fields[18:22]
+    width, block = channels * -(-bits // 8), 1
+    if kind in (b"ulaw", b"ULAW", b"alaw", b"ALAW"):
+        width = channels
+    elif kind == b"GSM ":
+        width, block = channels * 33, 160
+    is_plain = kind in AIFF_KINDS
     start, stated = data.start + 8 + offset, data.length - 8 - offset
     is_open = data.length >= STREAMING_SIZE or (data.length <= 8 and _goes_on(file, data, size))
     length = size - start if is_open else stated
@@ -271,11 +332,9 @@ def _aiff(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
     if not is_plain or not width or not stated:
         return source._replace(start=0)
     if not is_open:
-        if abs(frames * width - length) > SLACK_BYTES:
-            raise UnusableSound(
-                f"its header contradicts itself ({frames} samples in one place, {length // width} "
-                "in another)"
-            )
+        if abs(frames * width - length * block) > SLACK_BYTES * block:
+            num = length // width * block
+            raise _contradiction(f"{frames} samples in one place, {num} in another")
         return source._replace(start=0)
     frames = length // width
     return _patched(
@@ -286,6 +345,69 @@ def _aiff(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
             (data.size_at, struct.pack(">I", frames * width + 8 + offset)),
         ],
     )
+
+
+def _amiga(source: Source, file: BinaryIO, size: int) -> Source:
+    """8SVX and 16SV: a header that counts samples, and the samples."""
+    chunks = _chunks(file, source.start + 12, size, struct.Struct(">4sI"), 2)
+    body, header = chunks.get(b"BODY"), chunks.get(b"VHDR")
+    if body is None or header is None:
+        return source
+    _check_extent(file, body.start, body.length, size, ">4sI")
+    file.seek(source.start + 8)
+    width = 2 if file.read(4) == b"16SV" else 1
+    file.seek(header.start)
+    once, repeated, _, _, octaves = struct.unpack(">IIIHB", file.read(15).ljust(15, b"\0"))
+    # Some count bytes.
+    if octaves <= 1 and not _is_near(once + repeated, body.length, body.length // width):
+        num = body.length // width
+        raise _contradiction(f"{once + repeated} samples in one place, {num} in another")
+    return source
+
+
+def _avr(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """Audio Visual Research: a header that counts samples of one or all channels."""
+    stereo, bits = struct.unpack(">HH", head[12:16].ljust(4, b"\0"))
+    num = struct.unpack(">I", head[26:30].ljust(4, b"\0"))[0]
+    width, there = -(-bits // 8) or 1, size - source.start - 128
+    frames = there // (width * (2 if stereo else 1))
+    if num > frames and not stereo:
+        raise UnusableSound("truncated")
+    if not _is_near(num, frames, there // width):
+        raise _contradiction(f"{num} samples in one place, {frames} in another")
+    return source
+
+
+def _nist(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    """NIST Sphere: a header of lines `name -i value`."""
+    file.seek(source.start)
+    lines = [line.split() for line in file.read(1024).split(b"\n")]
+    said = {line[0]: line[2] for line in lines if len(line) == 3}
+    names = (b"sample_count", b"channel_count", b"sample_n_bytes")
+    if not head[8:16].strip().isdigit() or not all(said.get(n, b"").isdigit() for n in names):
+        return source
+    num, channels, width = (int(said[name]) for name in names)
+    there = size - source.start - int(head[8:16])
+    if said.get(b"sample_coding", b"pcm") in (b"pcm", b"ulaw", b"alaw") and channels and width:
+        if num * channels * width - there > SLACK_BYTES:
+            raise UnusableSound("truncated")
+        if not _is_near(num, there // (channels * width)):
+            frames = there // (channels * width)
+            raise _contradiction(f"{num} samples in one place, {frames} in another")
+    return source
+
+
+def _psion(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
+    num, there = struct.unpack(">I", head[18:22].ljust(4, b"\0"))[0], size - source.start - 32
+    if num > there + SLACK_BYTES:
+        raise UnusableSound("truncated")
+    if not _is_near(num, there):
+        raise _contradiction(f"{num} samples in one place, {there} in another")
+    return source
+
+
+def _is_near(num: int, *others: int) -> bool:
+    return any(abs(num - other) <= SLACK_BYTES for other in others)
 
 
 def _au(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
@@ -312,7 +434,33 @@ def _caf(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
     if data.length >= STREAMING_SIZE_64 or (data.length <= 4 and _goes_on(file, data, size)):
         return _patched(source, [(data.size_at, struct.pack(">Q", size - data.start))])
     _check_extent(file, data.start, data.length, size, ">4sQ")
+    _check_caf(file, chunks)
     return source
+
+
+def _check_caf(file: BinaryIO, chunks: dict[bytes, _Data]) -> None:
+    """Compares what a CAF says of its format in several places.
+
+    Raises:
+      UnusableSound: they disagree.
+    """
+    file.seek(chunks[b"desc"].start if b"desc" in chunks else 0)
+    fields = struct.unpack(">d4s5I", file.read(32).ljust(32, b"\0"))
+    rate, kind, _, packet, per_packet, channels, bits = fields
+    widths = {b"lpcm": (-(-bits // 8), 4), b"ulaw": (1,), b"alaw": (1,)}.get(kind)
+    if widths is not None:
+        if packet not in [per_packet * channels * width for width in widths]:
+            raise _contradiction(f"{channels} x {bits} bits in packets of {packet} bytes")
+    elif kind == b"alac" and b"kuki" in chunks and b"pakt" in chunks:
+        file.seek(chunks[b"kuki"].start)
+        cookie = file.read(min(chunks[b"kuki"].length, 48))[-24:].ljust(24, b"\0")
+        own = struct.unpack(">I5xB10xI", cookie)
+        if own != (per_packet, channels, int(rate)):
+            raise _contradiction("another format in one place than in another")
+        file.seek(chunks[b"pakt"].start)
+        packets, num, before, after = struct.unpack(">QQII", file.read(24).ljust(24, b"\0"))
+        if packets * per_packet != num + before + after:
+            raise _contradiction(f"{num} samples in one place, others in another")
 
 
 def _voc(source: Source, file: BinaryIO, head: bytes, size: int) -> Source:
@@ -493,4 +641,7 @@ _EXAMINERS = (
     (b"fLaC", _flac),
     (b"OggS", _ogg),
     (b"Creative Voice File\x1a", _voc),
+    (b"2BIT", _avr),
+    (b"NIST_1A", _nist),
+    (b"ALawSoundFile**", _psion),
 )

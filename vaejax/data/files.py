@@ -127,6 +127,17 @@ def reason_not_sound(path: Path) -> str:
     return f"not an audio file ({suffix or 'no extension'})"
 
 
+def about_passed_over(passed_over: dict[str, int]) -> list[str]:
+    """A line that counts what `find_files` has passed over; none where there is nothing."""
+    own = (HIDDEN, SEEN)
+    beside = {kind: num for kind, num in passed_over.items() if kind not in own}
+    parts = [f"{passed_over[kind]} {kind}" for kind in own if kind in passed_over]
+    if beside:
+        kinds = ", ".join(f"{num} {kind}" for kind, num in beside.items())
+        parts.insert(0, f"{sum(beside.values())} companions of other programs ({kinds})")
+    return [f"passed over: {', '.join(parts)}"] if parts else []
+
+
 def _mode(path: str | Path) -> int:
     """What is at a path, through links; 0 if the system does not say."""
     try:

@@ -218,13 +218,7 @@ def _remarks(corpus: Corpus) -> list[str]:
     if by_note:
         lines.append("remarks on sounds that are used (all are in data.json):")
         lines += [f"  {_counted(note, named)}" for note, named in by_note.items()]
-    own = (files.HIDDEN, files.SEEN)
-    beside = {kind: num for kind, num in corpus.passed_over.items() if kind not in own}
-    parts = [f"{corpus.passed_over[kind]} {kind}" for kind in own if kind in corpus.passed_over]
-    if beside:
-        kinds = ", ".join(f"{num} {kind}" for kind, num in beside.items())
-        parts.insert(0, f"{sum(beside.values())} companions of other programs ({kinds})")
-    return [*lines, f"passed over: {', '.join(parts)}"] if parts else lines
+    return [*lines, *files.about_passed_over(corpus.passed_over)]
 
 
 def _counted(text: str, names: list[str]) -> str:

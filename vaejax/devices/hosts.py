@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+# What is written to a folder to see whether all processes find it there.
+SHARED = "vaejax-shared"
 # Long enough for the first process to decode any set of sounds while the others wait.
 PATIENCE_SECONDS = 24 * 3600
 # Within this all processes fail, if the reason is the same for all.
@@ -280,7 +282,7 @@ def check_shared(folder: Path, option: str) -> None:
     """
     if count() == 1:
         return
-    mark = on_first(lambda: tempfile.mkstemp(prefix=".vaejax-shared-", dir=folder)[1])
+    mark = on_first(lambda: tempfile.mkstemp(prefix=f".{SHARED}-", dir=folder)[1])
     seen = os.path.exists(mark)
     missing = any_of(not seen)
     if is_first():

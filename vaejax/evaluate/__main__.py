@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vaejax import cli
+from vaejax import cli, files
 
 DESCRIPTION = (
     "Measures a run: how well it rebuilds sounds that it was not trained on, how good, varied and "
@@ -65,11 +65,11 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"{there} exists; choose another --out, or add --overwrite")
     if not out.parent.is_dir() and options.out:
         raise FileNotFoundError(f"no folder {out.parent} to write {out.name} to")
+    files.clean(out.parent, (out.name, page.name))
     started = time.time()
     figures, examples = evaluate(options)
     figures["seconds"] = round(time.time() - started, 1)
 
-    from vaejax import files
     from vaejax.evaluate import report
 
     files.write_text(out, json.dumps(figures, indent=1) + "\n")

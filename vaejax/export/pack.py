@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from vaejax import files
 from vaejax.export.errors import WriteError, explain_write_error
+from vaejax.export.folders import PARTIAL_PREFIX
 from vaejax.names import portable
 
 # Stands at the end of an archive, and marks it as ours to replace.
@@ -57,6 +58,23 @@ def clean(out: Path) -> None:
     """Removes what a process that was killed left of an archive."""
     path = archive_path(out)
     files.clean(path.parent, (path.name,))
+    # Earlier versions said in its name which process writes it.
+    for left in path.parent.glob(f"{PARTIAL_PREFIX}*.zip"):
+        number = left.name.removeprefix(PARTIAL_PREFIX).removesuffix(".zip")
+        if number.isdecimal() and not _is_running(int(number)):
+            left.unlink()
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _is_ours(path: Path) -> bool:

@@ -4,6 +4,7 @@ The finished bytes go to a temporary name in the same folder, which is then rena
 by libsndfile, in memory; for WAV see `vaejax.export.wav`.
 """
 
+import contextlib
 import io
 import os
 import threading
@@ -141,6 +142,15 @@ class SoundWriter:
         self._raise_first_error()
         self._room.acquire()
         self._pool.submit(self._write, Path(path), np.asarray(samples), tags)
+
+    def has_written(self, path: Path, samples: np.ndarray, tags: Tags | None = None) -> bool:
+        """Whether a file is, to the byte, what `submit` would make of these."""
+        encoded = encode_sound(
+            samples, self.sample_rate, suffix=path.suffix, subtype=self.subtype, tags=tags
+        )
+        with contextlib.suppress(OSError):
+            return path.stat().st_size == len(encoded) and path.read_bytes() == encoded
+        return False
 
     def close(self) -> None:
         """Waits until everything is on disk, ends the threads, raises the first error if any."""

@@ -19,6 +19,7 @@ from vaejax.features import Statistics
 from vaejax.latent.priors import PRIORS, Mixture, Prior
 from vaejax.metrics import Embedding
 from vaejax.models.linear import Linear
+from vaejax.run.folder import damaged
 
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, NotImplementedError)
 
@@ -65,11 +66,7 @@ def _arrays(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise
     except (ValueError, LookupError, TypeError, OSError, EOFError, *_BROKEN_ZIP) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{path} is damaged ({reason}): remove it, and the train.py command of this run makes "
-            "it anew"
-        ) from None
+        raise damaged(path, " ".join(str(error).split())) from None
 
 
 def _finite(array: Any) -> Any:

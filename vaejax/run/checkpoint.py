@@ -150,7 +150,8 @@ class Checkpoints:
             return step, restored["params"]
 
         found = self._newest(self.best, read)
-        assert found is not None, "a state is only saved after an evaluation"
+        if found is None:
+            raise DamagedError(f"{self.best.directory} holds no checkpoint")
         return found[0], jax.tree.map(jnp.array, found[1])
 
     def check_best(
@@ -172,7 +173,8 @@ class Checkpoints:
             step = -1
             if hosts.is_first():
                 print(f"warning: {error}; those at hand take its place", file=sys.stderr)
-            hosts.on_first(partial(self._put_aside, self.best, self.best_step()))
+            if (damaged := self.best.latest_step()) is not None:
+                hosts.on_first(partial(self._put_aside, self.best, damaged))
             self.best.reload()
         if step >= remembered:
             return best

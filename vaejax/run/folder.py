@@ -27,6 +27,8 @@ LOCK = ".lock"
 SWEEP = "sweep.json"
 # What train.py writes whole or not at all.
 WRITTEN = ("config.json", "data.json", "fitted.npz", "prior.npz", "metrics.jsonl")
+# The same of a sweep.
+PLOT = "rate-distortion.png"
 # What else it would write over.
 OTHERS = ("checkpoints",)
 
@@ -55,7 +57,7 @@ def _held(workdir: Path) -> Iterator[None]:
     is_new = not workdir.exists()
     workdir.mkdir(parents=True, exist_ok=True)
     with _locked(workdir / LOCK):
-        files.clean(workdir, WRITTEN)
+        files.clean(workdir, (*WRITTEN, SWEEP, PLOT, hosts.SHARED))
         files.clean(workdir / "tensorboard", ("*.hparams",))
         try:
             yield
@@ -82,16 +84,24 @@ def _locked(path: Path) -> IO[str]:
         file.close()
 
 
-def read_json(path: Path, remedy: str) -> Any:
+def damaged(path: Path, reason: object) -> ValueError:
+    """What to raise of a file of a run that cannot be read."""
+    return ValueError(
+        f"{path} is damaged ({reason}): remove it, and the train.py command of this run writes it "
+        "anew"
+    )
+
+
+def read_json(path: Path) -> Any:
     """What a JSON file of a run holds.
 
     Raises:
-      ValueError: it is damaged; says the remedy.
+      ValueError: it is damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from None
+        raise damaged(path, error) from None
 
 
 def read_data(workdir: Path) -> dict[str, Any]:
@@ -101,8 +111,7 @@ def read_data(workdir: Path) -> dict[str, Any]:
       ValueError: it is damaged, or of another program.
     """
     path = workdir / "data.json"
-    remedy = "remove it, and the train.py command of this run writes it anew"
-    found = read_json(path, remedy)
+    found = read_json(path)
     if not isinstance(found, dict) or not {"fingerprint", "files"} <= found.keys():
         raise ValueError(f"{path} is not the data.json of a run: choose another --workdir")
     return found
@@ -129,8 +138,8 @@ def check(config: Config, workdir: Path) -> None:
                 "to; choose another --workdir"
             )
     else:
-        old = _config(path)
-        if any((workdir / "checkpoints" / "best").glob("[0-9]*")):
+        old = read_config(path)
+        if any((workdir / "checkpoints").glob("[bl]*st/[0-9]*")):
             configs.check_resumable(old, config, workdir)
             return
         if (workdir / "data.json").exists():
@@ -139,9 +148,13 @@ def check(config: Config, workdir: Path) -> None:
             (workdir / name).unlink(missing_ok=True)
 
 
-def _config(path: Path) -> Config:
-    remedy = "remove it, and the train.py command of this run writes it anew"
-    found = read_json(path, remedy)
+def read_config(path: Path) -> Config:
+    """The config of a run.
+
+    Raises:
+      ValueError: it is damaged, of another version or of another program.
+    """
+    found = read_json(path)
     try:
         # An empty one would be that of any program.
         if not {"data", "model", "train"} <= found.keys():

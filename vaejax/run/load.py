@@ -55,8 +55,7 @@ def load_run(workdir: str | os.PathLike) -> Run:
     command = f"python train.py --workdir {workdir}"
     if not (workdir / "config.json").exists():
         raise FileNotFoundError(f"no run in {workdir}: train one first with `{command}`")
-    remedy = "remove it, and the train.py command of this run writes it anew"
-    stored = run_folder.read_json(workdir / "config.json", remedy)
+    stored = run_folder.read_json(workdir / "config.json")
     try:
         config = configs.from_dict(stored)
     except (ValueError, TypeError, AttributeError) as error:

@@ -55,7 +55,7 @@ def encode_all(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
       FileNotFoundError: no such file or folder.
       ValueError: no usable sound in it.
     """
-    sounds, root, left_out = _sounds_in(path)
+    sounds, root, left_out, beside = _sounds_in(path)
     means, names = [], []
     changed: Counter[str] = Counter()
     chunk, encode = generate.ENCODE_CHUNK, encoder(run)
@@ -85,7 +85,9 @@ def encode_all(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
             bar.update(len(some))
     if left_out:
         listed = "; ".join(f"{num} {reason}" for reason, num in left_out.most_common())
-        print(f"not read, by reason: {listed}", file=sys.stderr)
+        beside.insert(0, f"not read, by reason: {listed}")
+    for line in beside:
+        print(line, file=sys.stderr)
     if not names:
         raise ValueError(f"no usable sound in {path}")
     if changed:
@@ -99,17 +101,16 @@ def encode_all(run: Run, path: Path) -> tuple[np.ndarray, list[str]]:
     return np.concatenate(means), names
 
 
-def _sounds_in(path: Path) -> tuple[list[Path], Path, Counter[str]]:
-    """Sound files of a folder, the folder, and how many others there are, by reason; a file is
-    one by itself."""
+def _sounds_in(path: Path) -> tuple[list[Path], Path, Counter[str], list[str]]:
+    """Sound files of a folder, the folder, and how many others there are, by reason, and what
+    else to say of it; a file is one by itself."""
     if path.is_dir():
         found = files.find_files(path)
         left_out = Counter(map(files.reason_not_sound, found.others))
-        left_out.update(found.passed_over)
-        return found.sounds, path, left_out
+        return found.sounds, path, left_out, files.about_passed_over(found.passed_over)
     if not path.exists():
         raise FileNotFoundError(f"no file or folder {path}")
-    return [path], path.parent, Counter()
+    return [path], path.parent, Counter(), []
 
 
 def read_file(run: Run, path: Path, *, says: bool = False) -> np.ndarray:

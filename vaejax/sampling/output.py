@@ -138,7 +138,7 @@ def _begin(
     name = partial(file_name, plan, files)
     if folder.goes_on or overwrite:
         clean(out, ("*.sfz", MANIFEST))
-        pack.clean(out)
+    pack.clean(out)
     # Only these have subfolders.
     subfolders = {os.path.dirname(name(i)) for i in range(plan.num if plan.each else 0)} - {""}
     for subfolder in subfolders:
@@ -256,7 +256,9 @@ def _run(
         complete = {out / name for name in done.later}
         made = without_files(finished(new, order, out, threads), complete)
         if begun is not None or order.files.names != "index":
-            made = unclaimed(made)  # in a new folder, it is known that nothing is in the way
+            made = unclaimed(
+                made, writer
+            )  # in a new folder, it is known that nothing is in the way
         first, after_first, total = 0, 0.0, done.num
         for more in (processes.write if shared else write)(made, lists, writer):
             bar.update(more)
@@ -334,20 +336,25 @@ def without_files(
         yield part, [sound for sound in sounds if sound.path not in complete]
 
 
-def unclaimed(made: Iterable[tuple[Part, list[Sound]]]) -> Iterator[tuple[Part, list[Sound]]]:
-    """Refuses a sound whose name somebody else's file has.
+def unclaimed(
+    made: Iterable[tuple[Part, list[Sound]]], writer: SoundWriter
+) -> Iterator[tuple[Part, list[Sound]]]:
+    """Refuses a sound whose name somebody else's file has, and leaves out what is there already: of
+    a run that was gone on with, and killed before it had listed that one again.
 
     Raises:
       WriteError: before anything of its batch is written.
     """
     for part, sounds in made:
-        for path, *_ in sounds:
-            if os.path.lexists(path):
+        there = [sound for sound in sounds if os.path.lexists(sound.path)]
+        for sound in there:
+            if not writer.has_written(*sound):
                 raise WriteError(
-                    f"{path} is in the way and not from an earlier run; move it or choose another "
-                    "--out"
+                    f"{sound.path} is in the way and not from an earlier run; move it or choose "
+                    "another --out"
                 )
-        yield part, sounds
+        paths = {sound.path for sound in there}
+        yield part, [sound for sound in sounds if sound.path not in paths]
 
 
 def write(

@@ -19,10 +19,9 @@ import tyro
 from vaejax import config as configs
 from vaejax import files, rules
 from vaejax.config import Config
-from vaejax.run.folder import SWEEP
+from vaejax.run.folder import PLOT, SWEEP, damaged, read_config, read_json
 
 SWEEPABLE = configs.marked(configs.SWEEPABLE)
-PLOT = "rate-distortion.png"
 
 
 class Member(NamedTuple):
@@ -148,7 +147,7 @@ def check_folder(members: Sequence[Member], workdir: Path) -> None:
             )
         if (path := workdir / name / "config.json").exists():
             own = configs.replaced(members[0].config, values)
-            configs.check_resumable(configs.load(path), own, workdir / name)
+            configs.check_resumable(read_config(path), own, workdir / name)
 
 
 def compare(members: Sequence[Member], workdir: Path) -> list[dict[str, Any]]:
@@ -199,8 +198,6 @@ def _read(workdir: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        return {row["name"]: row["values"] for row in json.loads(path.read_text())["members"]}
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): remove it, and the same command writes it anew"
-        ) from None
+        return {row["name"]: row["values"] for row in read_json(path)["members"]}
+    except (LookupError, TypeError) as error:
+        raise damaged(path, error) from None
