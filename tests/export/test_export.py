@@ -101,7 +101,7 @@ def test_a_file_that_exists_stays_as_it_is(trained, tmp_path):
     ("argv", "code", "said"),
     [
         ((), 2, "--out FILE is missing"),
-        (("--out", "x", "--to", "wav"), 2, "--to cannot be wav"),
+        (("--out", "x", "--to", "wav"), 2, "invalid choice 'wav' for argument '--to'"),
         (("--out", "no/such/x"), 1, "no folder no/such to write x to"),
         (("--out", "x", "--workdir", "nowhere"), 1, "no run in nowhere: train one first"),
     ],
