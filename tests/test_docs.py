@@ -32,6 +32,7 @@ import tyro
 
 from vaejax import cli, rules
 from vaejax.config import Config
+from vaejax.export import __main__ as export
 from vaejax.sampling import requests
 from vaejax.train import sweep
 from vaejax.train.state import create_state
@@ -323,6 +324,8 @@ def test_pages_run_from_top_to_bottom(place, call, sample_script):
                 source = "\n" * block.line + block.text
                 exec(compile(source, str(ROOT / page), "exec"), namespace)
             for words in commands(block.text) if block.language == "bash" else ():
+                if words[:3] == ["python", "-m", "vaejax.export"]:
+                    export.main(words[3:])
                 if words[:2] != ["python", "sample.py"] or "--help" in words:
                     continue
                 argv = words[2:]
