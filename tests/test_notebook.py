@@ -144,7 +144,7 @@ def test_first_cell_asks_for_the_address_in_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for address, expected in (("", "REPOSITORY"), (str(tmp_path / "nowhere"), "nowhere")):
         with pytest.raises(Exception, match=expected) as caught:
-            exec(re.sub(r'REPOSITORY = ".*"', f"REPOSITORY = {address!r}", source), {})
+            exec(re.sub(r'REPOSITORY = "[^"]*"', f"REPOSITORY = {address!r}", source), {})
         (line,) = caught.value._render_traceback_()
         assert "\n" not in line
 
@@ -181,7 +181,7 @@ def test_machines_are_given_presets_that_work():
     source = next(c.source for c in Page().notebook.cells if "MACHINES = {" in c.source)
     values = {}
     for node in ast.parse(source).body:
-        if ast.unparse(node).startswith(("FASTER = ", "MACHINES = ")):
+        if ast.unparse(node).startswith(("FASTER = ", "NOT_MEASURED = ", "MACHINES = ")):
             exec(ast.unparse(node), values)
     assert values["MACHINES"].keys() == {"cpu", "gpu", "tpu"}
     for preset, settings, _ in values["MACHINES"].values():
