@@ -1,6 +1,7 @@
 """What TensorBoard shows of a run, all of it in the run folder's `tensorboard/`.
 
-SCALARS, TIME SERIES   the two terms of the loss, and the figures of the weights that are kept
+SCALARS, TIME SERIES   first how far held-out sounds are off as audio; the two terms of the loss,
+                       and the figures of the weights that are kept
 IMAGES, AUDIO          the same held-out sounds at each evaluation, and new ones
 HISTOGRAMS             KL per dimension, and how the posteriors of all held-out sounds lie
 PROJECTOR              the latents of the training sounds, with labels and spectrograms
@@ -9,6 +10,7 @@ TEXT                   the resolved config, what to look for, and what the last 
 """
 
 import functools
+import re
 import shutil
 import socket
 import sys
@@ -50,6 +52,8 @@ NEW_CAPTION = (
 HPARAMS_FILE = "events.out.tfevents.0000000000.hparams"
 # Training sounds in the projector, at most: it lays them out in the browser.
 PROJECTOR_POINTS = 1024
+# Held-out audio, by which a run is judged.
+AUDIO_ERROR = "mel_l1_db"
 BEST = ("loss", "recon", "kl", "active_units", "mel_l1_db", "lsd_db")
 # Edges of the histograms that TensorBoard itself makes.
 _EDGES = 1e-12 * 1.1 ** np.arange(774)
@@ -59,8 +63,8 @@ GUIDE = """
 
 - **recon**: how badly the rebuilt spectrogram fits the original.
 - **kl**: what the latent costs: how far the posteriors of the sounds are from the prior.
-- **held_out/mel_l1_db**: the same sounds as audio, in dB between original and reconstruction, after
-  the phase was recovered. The figure to judge by.
+- **audio_error/mel_l1_db**, also **held_out/mel_l1_db**: the same sounds as audio, in dB between
+  original and reconstruction, after the phase was recovered. The figure to judge by.
 - **train/...** are of the training step, **held_out/...** of sounds that are never trained on,
   **best/...** of the weights that are kept and sampled from.
 
@@ -115,6 +119,7 @@ class Board:
         self.writes = write
         """Whether it still does: what cannot be written ends the board, and is said."""
         self._file: IO[bytes] | None = None
+        self._advised = ""
         self._open(workdir / "tensorboard", start_step)
 
     @_spares_training
@@ -139,6 +144,9 @@ class Board:
         """Logs numbers under a split, `train` or `held_out`."""
         for name, value in values.items():
             self._add(summary.scalar(f"{split}/{name}", value), step)
+        if split == "held_out" and AUDIO_ERROR in values:
+            # The figure to judge by, where the first card is.
+            self._add(summary.scalar(f"audio_error/{AUDIO_ERROR}", values[AUDIO_ERROR]), step)
 
     @_spares_training
     def latent(self, split: str, step: int, values: Mapping[str, Any]) -> None:
@@ -191,8 +199,11 @@ class Board:
 
     @_spares_training
     def advice(self, step: int, text: str) -> None:
-        """Shows what an evaluation says about the run."""
-        self._add(summary.text("advice", text), step)
+        """Shows what an evaluation says about the run, when it says something else than before."""
+        said = re.sub(r"[-+]?[\d.,]+", "", text)
+        if said != self._advised:
+            self._add(summary.text("advice", text), step)
+        self._advised = said
 
     @_spares_training
     def finish(self, best: Mapping[str, float]) -> None:
