@@ -69,6 +69,8 @@ class Checkpoints:
         tree = _stored(state)
         args = ocp.args.Composite(state=ocp.args.StandardSave(tree), best=ocp.args.JsonSave(best))
         with _explained(self.workdir):
+            # It names the best weights: they have to be there when it is.
+            self.best.wait_until_finished()
             self.last.save(step, args=args, custom_metadata=_sum_of(tree))
 
     def save_best(self, step: int, ema) -> None:
