@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vaejax import cli, codec, features, models
+from vaejax import cli, codec, features, models, rules
 from vaejax import config as configs
 from vaejax.config import Config
 from vaejax.data import sounds as sets
-from vaejax.train import training
+from vaejax.train.state import create_state
+from vaejax.train.step import make_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 # Its options are those of its diffs, which test_docs.py applies.
@@ -171,7 +172,7 @@ def bundles(start):
                 made[i] = bundle | unit
                 break
         else:
-            configs.check(configs.replaced(start, unit))
+            rules.check(configs.replaced(start, unit))
             made.append(unit)
     return made
 
@@ -184,7 +185,7 @@ def go_together(bundle, unit, start):
     if both.get("model.variational") is False:  # without a posterior, most objectives are one
         return not any(name.startswith("objective.") for name in both if name != "objective.beta")
     try:
-        configs.check(configs.replaced(start, both))
+        rules.check(configs.replaced(start, both))
     except ValueError:
         return False
     return True
@@ -215,8 +216,8 @@ def test_every_advertised_option_trains_a_step_and_makes_a_sound(make_config, ma
         told = sounds.told.condition_dim
         statistics = features.Statistics(jnp.zeros(config.shape[1:]), jnp.ones(()))
         fitted = codec.Fitted(statistics, models.flat_path(config, told))
-        steps, _ = training.make_steps(config, sounds, fitted)
-        state, metrics = steps(training.create_state(config, told), 0)
+        steps, _ = make_steps(config, sounds, fitted)
+        state, metrics = steps(create_state(config, told), 0)
         assert int(state.first_bad_step) == -1, values
         assert np.isfinite(metrics["loss"]).all(), values
         z, condition = jnp.zeros(config.latent_dim), jnp.zeros(told)

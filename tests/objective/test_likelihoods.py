@@ -84,7 +84,7 @@ def test_multi_resolution_stft_is_a_laplace_density_of_the_distance():
     mean = 0.5 * x
     nll = partial(likelihoods.multi_resolution_stft_nll, x, mean, sounds=lambda *both: both)
     with jax.numpy_rank_promotion("allow"):
-        distance = float(jax.jit(metrics.multi_resolution_stft)(x, mean))
+        distance = float(jax.jit(metrics.stft_distance)(x, mean))
         value_and_slope = jax.jit(jax.value_and_grad(nll))
         b = 0.3 / np.sqrt(2)
         expected = 64 * (np.log(2 * b) + distance / b)
