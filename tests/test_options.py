@@ -9,6 +9,7 @@ import ast
 import re
 from functools import partial
 from pathlib import Path
+from typing import get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +158,7 @@ def advertised():
 
 
 def choices(section, name):
-    return configs._choices(configs.get_type_hints(type(section), include_extras=True)[name])
+    return rules._choices(get_type_hints(type(section), include_extras=True)[name])
 
 
 def bundles(start):
