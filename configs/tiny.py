@@ -1,7 +1,7 @@
 """Half-second sounds at 16 kHz in seconds: first contact and tests.
 
-On two cores of an AMD EPYC (AVX-512): 28 s in all, most of it compilation; held-out audio within
-5.98 dB (mel L1), from 6.11 at step 0. Too short a run to sound good.
+On two cores of a Xeon (AVX-512): 32 s in all, most of it compilation; held-out audio within
+6.15 dB (mel L1), from 6.29 at step 0. Too short a run to sound good.
 """
 
 from vaejax.config import Augment, Config, Data, Features, Model, Train
